@@ -1,0 +1,42 @@
+/*
+ * The few words that every part of VexDB shares with its users: limits, metrics, kinds of write.
+ */
+#ifndef VEX_TYPES_H
+#define VEX_TYPES_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Limits, all checked with VEX_ERR_LIMIT or a more precise code. */
+#define VEX_DIM_MAX 65535u
+#define VEX_NAME_MAX 63u                   /* bytes of a collection name, without the NUL */
+#define VEX_PAYLOAD_MAX (64u * 1024u)      /* bytes of one payload */
+#define VEX_BATCH_BYTES_MAX (16u << 20)    /* vectors, ids and payloads of one batch together */
+#define VEX_BATCH_COUNT_MAX (1u << 20)     /* items in one batch */
+#define VEX_K_MAX 65536u                   /* neighbours per query */
+#define VEX_QUERIES_MAX (1u << 20)         /* queries per call */
+#define VEX_COLLECTIONS_MAX 1024u          /* collections in one instance */
+#define VEX_ID_MAX (UINT64_MAX - 1)        /* largest id; UINT64_MAX never names a vector */
+
+/* The numbers are in the log and on the wire: append only. */
+enum vex_metric {
+    VEX_METRIC_L2 = 1,
+    VEX_METRIC_COSINE = 2,
+    VEX_METRIC_DOT = 3,
+};
+
+/* As above: append only. */
+enum vex_write_kind {
+    VEX_WRITE_INSERT = 1, /* id must be free: VEX_ERR_EXISTS */
+    VEX_WRITE_UPSERT = 2, /* replaces what is there: vector and payload */
+    VEX_WRITE_UPDATE = 3, /* id must exist: VEX_ERR_NOT_FOUND; a NULL payload keeps the old one */
+    VEX_WRITE_DELETE = 4, /* id must exist: VEX_ERR_NOT_FOUND; no vectors, no payloads */
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,632 @@
+#include "daemon/coordinator.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/panic.h"
+#include "daemon/publisher.h"
+#include "daemon/registry.h"
+#include "daemon/trace.h"
+#include "index/kernels.h"
+#include "ioengine/manifest.h"
+
+/* Registered with the ring: covers nearly every batch, within a small RLIMIT_MEMLOCK. */
+#define REGISTERED_BYTES (1u << 20)
+
+struct id_set {
+    uint64_t *slots; /* id + 1, 0 = free */
+    size_t capacity; /* power of two */
+};
+
+struct vex_coordinator {
+    struct vex_io *io;
+    struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
+    struct vex_manifest manifest;
+    struct vex_publisher *publisher;
+    struct vex_registry *registry;
+    struct vex_log *log;
+    struct vex_log_recovery recovery;
+    struct id_set seen; /* scratch for one batch */
+    bool failed;        /* the log's failure has been announced */
+};
+
+/* ---- checking -------------------------------------------------------------------------------- */
+
+static bool seen_reset(struct id_set *set, size_t count)
+{
+    size_t capacity = 16;
+    while (capacity < 2 * count) {
+        capacity *= 2;
+    }
+    if (capacity > set->capacity) {
+        uint64_t *slots = malloc(capacity * sizeof(*slots));
+        if (!slots) {
+            return false;
+        }
+        free(set->slots);
+        *set = (struct id_set){slots, capacity};
+    }
+    memset(set->slots, 0, set->capacity * sizeof(*set->slots));
+    return true;
+}
+
+/* False if it was there already. */
+static bool seen_add(struct id_set *set, uint64_t id)
+{
+    size_t slot = (size_t)vex_mix64(id) & (set->capacity - 1);
+    while (set->slots[slot] != 0) {
+        if (set->slots[slot] == id + 1) {
+            return false;
+        }
+        slot = (slot + 1) & (set->capacity - 1);
+    }
+    set->slots[slot] = id + 1;
+    return true;
+}
+
+static bool is_zero(const float *vector, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++) {
+        if (vector[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum vex_status check_values(const struct vex_live_collection *collection,
+                                    const struct vex_write *write, struct vex_error *error)
+{
+    const struct vex_kernels *kernels = vex_kernels_get();
+    uint32_t dim = write->head.dim;
+    for (uint32_t i = 0; i < write->head.count; i++) {
+        const float *vector = write->vectors + (size_t)i * dim;
+        if (!kernels->all_finite(vector, dim)) {
+            return vex_error_set(error, VEX_ERR_NOT_FINITE,
+                                 "item %u: the vector holds NaN or infinity", i);
+        }
+        if (collection->facts.metric == VEX_METRIC_COSINE && is_zero(vector, dim)) {
+            return vex_error_set(error, VEX_ERR_ZERO_VECTOR,
+                                 "item %u: a zero vector has no direction, collection %s measures "
+                                 "by cosine",
+                                 i, collection->facts.name);
+        }
+    }
+    return VEX_OK;
+}
+
+static enum vex_status check_ids(struct vex_coordinator *coordinator,
+                                 const struct vex_live_collection *collection,
+                                 const struct vex_write *write, struct vex_error *error)
+{
+    enum vex_write_kind kind = (enum vex_write_kind)write->head.kind;
+    bool unique = kind == VEX_WRITE_INSERT || kind == VEX_WRITE_DELETE;
+    if (!write->ids) {
+        if (write->head.count > VEX_ID_MAX - collection->next_id) {
+            return vex_error_set(error, VEX_ERR_LIMIT,
+                                 "no ids left above the largest one in use, %llu; give ids yourself",
+                                 (unsigned long long)(collection->next_id - 1));
+        }
+        return VEX_OK;
+    }
+    if (unique && write->head.count > 1 && !seen_reset(&coordinator->seen, write->head.count)) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    for (uint32_t i = 0; i < write->head.count; i++) {
+        uint64_t id = vex_write_id(write, i);
+        struct vex_location location;
+        bool there = vex_registry_get_offset(collection, id, &location);
+        if (kind == VEX_WRITE_INSERT && there) {
+            return vex_error_set(error, VEX_ERR_EXISTS, "item %u: id %llu exists in collection %s",
+                                 i, (unsigned long long)id, collection->facts.name);
+        }
+        if ((kind == VEX_WRITE_UPDATE || kind == VEX_WRITE_DELETE) && !there) {
+            return vex_error_set(error, VEX_ERR_NOT_FOUND,
+                                 "item %u: id %llu is not in collection %s", i,
+                                 (unsigned long long)id, collection->facts.name);
+        }
+        if (unique && write->head.count > 1 && !seen_add(&coordinator->seen, id)) {
+            return vex_error_set(error, VEX_ERR_EXISTS, "item %u: id %llu stands twice in the batch",
+                                 i, (unsigned long long)id);
+        }
+    }
+    return VEX_OK;
+}
+
+static enum vex_status check_write(struct vex_coordinator *coordinator,
+                                   const struct vex_live_collection *collection,
+                                   const struct vex_write *write, struct vex_error *error)
+{
+    if (write->head.kind == VEX_WRITE_DELETE) {
+        return check_ids(coordinator, collection, write, error);
+    }
+    if (write->head.dim != collection->facts.dim) {
+        return vex_error_set(error, VEX_ERR_DIM, "vectors of dimension %u, collection %s has %u",
+                             write->head.dim, collection->facts.name, collection->facts.dim);
+    }
+    enum vex_status status = check_values(collection, write, error);
+    return status == VEX_OK ? check_ids(coordinator, collection, write, error) : status;
+}
+
+/* ---- applying -------------------------------------------------------------------------------- */
+
+/* What vex_registry_reserve asks about a write. */
+struct payload_sizes {
+    const struct vex_live_collection *collection;
+    const struct vex_write *write;
+};
+
+/* An update without a payload keeps the old one, which moves into the new row's segment. */
+static bool keeps_payload(const struct vex_write *write, uint32_t item)
+{
+    return write->head.kind == VEX_WRITE_UPDATE &&
+           vex_write_payload_bytes(write, item) == VEX_NO_PAYLOAD;
+}
+
+static size_t payload_size(const void *context, uint32_t item)
+{
+    const struct payload_sizes *sizes = context;
+    if (keeps_payload(sizes->write, item)) {
+        struct vex_location old;
+        size_t bytes = 0;
+        if (vex_registry_get_offset(sizes->collection, vex_write_id(sizes->write, item), &old)) {
+            (void)vex_registry_payload(sizes->collection, old, &bytes);
+        }
+        return bytes;
+    }
+    uint32_t bytes = vex_write_payload_bytes(sizes->write, item);
+    return bytes == VEX_NO_PAYLOAD ? 0 : bytes;
+}
+
+static enum vex_status reserve_rows(struct vex_coordinator *coordinator,
+                                    struct vex_live_collection *collection,
+                                    const struct vex_write *write, struct vex_error *error)
+{
+    if (write->head.kind == VEX_WRITE_DELETE) {
+        return VEX_OK;
+    }
+    struct payload_sizes sizes = {collection, write};
+    return vex_registry_reserve(coordinator->registry, collection, write->head.count, payload_size,
+                                &sizes, error);
+}
+
+/* False if the write does not suit the state: cannot happen after check_write, can in a damaged log. */
+static bool apply_write(struct vex_coordinator *coordinator,
+                        struct vex_live_collection *collection, const struct vex_write *write,
+                        uint64_t lsn)
+{
+    const uint8_t *payload_at = write->payloads;
+    for (uint32_t i = 0; i < write->head.count; i++) {
+        uint64_t id = vex_write_id(write, i);
+        struct vex_location old;
+        bool there = vex_registry_get_offset(collection, id, &old);
+        bool must_exist =
+            write->head.kind == VEX_WRITE_UPDATE || write->head.kind == VEX_WRITE_DELETE;
+        if ((must_exist && !there) || (write->head.kind == VEX_WRITE_INSERT && there)) {
+            return false;
+        }
+        if (write->head.kind == VEX_WRITE_DELETE) {
+            vex_registry_mark_deleted(coordinator->registry, collection, old, lsn);
+            continue;
+        }
+        const void *payload = NULL;
+        size_t bytes = 0;
+        if (keeps_payload(write, i)) {
+            payload = vex_registry_payload(collection, old, &bytes);
+        } else if (vex_write_payload_bytes(write, i) != VEX_NO_PAYLOAD) {
+            payload = payload_at;
+            bytes = vex_write_payload_bytes(write, i);
+            payload_at += bytes;
+        }
+        vex_registry_put(coordinator->registry, collection, id,
+                         write->vectors + (size_t)i * write->head.dim, payload, bytes,
+                         there ? &old : NULL, lsn);
+    }
+    return true;
+}
+
+/* ---- mutations ------------------------------------------------------------------------------- */
+
+enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const uint8_t *body,
+                                      size_t bytes, struct vex_ack_body *out_ack,
+                                      struct vex_error *error)
+{
+    struct vex_write write;
+    enum vex_status status = vex_write_decode(&write, body, bytes, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_live_collection *collection =
+        vex_registry_by_id(coordinator->registry, write.head.collection_id);
+    if (!collection) {
+        return vex_error_set(error, VEX_ERR_GONE, "collection number %u does not exist (any more)",
+                             write.head.collection_id);
+    }
+    status = check_write(coordinator, collection, &write, error);
+    if (status == VEX_OK) {
+        status = vex_log_room(coordinator->log, bytes, error);
+    }
+    if (status == VEX_OK) {
+        status = reserve_rows(coordinator, collection, &write, error);
+    }
+    if (status != VEX_OK) {
+        return status;
+    }
+    write.first_id = collection->next_id;
+    size_t head_bytes = sizeof(struct vex_write_head);
+    size_t id_bytes = write.ids ? 0 : sizeof(write.first_id);
+    const struct vex_log_piece pieces[] = {
+        {body, head_bytes},
+        {&write.first_id, id_bytes},
+        {body + head_bytes + id_bytes, bytes - head_bytes - id_bytes},
+    };
+    uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_WRITE, pieces, 3);
+    bool applied = apply_write(coordinator, collection, &write, lsn);
+    VEX_ASSERT(applied);
+    *out_ack = (struct vex_ack_body){
+        .lsn = lsn,
+        .first_id = write.ids ? vex_write_id(&write, 0) : write.first_id,
+        .count = write.head.count,
+    };
+    return VEX_OK;
+}
+
+enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
+                                       const struct vex_create_body *body,
+                                       struct vex_ack_body *out_ack, struct vex_error *error)
+{
+    struct vex_registry *registry = coordinator->registry;
+    const char *fault = vex_name_fault(body->name, sizeof(body->name));
+    if (fault) {
+        return vex_error_set(error, VEX_ERR_INVALID, "%s", fault);
+    }
+    if (body->dim < 1 || body->dim > VEX_DIM_MAX) {
+        return vex_error_set(error, VEX_ERR_DIM, "dimension %u is not within 1 to %u", body->dim,
+                             VEX_DIM_MAX);
+    }
+    if (body->metric < VEX_METRIC_L2 || body->metric > VEX_METRIC_DOT) {
+        return vex_error_set(error, VEX_ERR_INVALID, "unknown metric %u", body->metric);
+    }
+    if (vex_registry_by_name(registry, body->name)) {
+        return vex_error_set(error, VEX_ERR_EXISTS, "collection %s exists", body->name);
+    }
+    enum vex_status status = vex_registry_can_create(registry, error);
+    if (status == VEX_OK) {
+        status = vex_log_room(coordinator->log, sizeof(*body), error);
+    }
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_create_body record = *body;
+    memset(record.name, 0, sizeof(record.name));
+    (void)snprintf(record.name, sizeof(record.name), "%s", body->name);
+    record.collection_id = vex_registry_next_id(registry);
+    record.reserved = 0;
+    uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_CREATE,
+                                 &(struct vex_log_piece){&record, sizeof(record)}, 1);
+    struct vex_collection_facts facts = {
+        .id = record.collection_id,
+        .dim = record.dim,
+        .metric = (enum vex_metric)record.metric,
+    };
+    memcpy(facts.name, record.name, sizeof(facts.name));
+    (void)vex_registry_create(registry, &facts, lsn);
+    *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
+    return VEX_OK;
+}
+
+enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
+                                     const struct vex_drop_body *body,
+                                     struct vex_ack_body *out_ack, struct vex_error *error)
+{
+    const char *fault = vex_name_fault(body->name, sizeof(body->name));
+    struct vex_live_collection *collection =
+        fault ? NULL : vex_registry_by_name(coordinator->registry, body->name);
+    if (!collection) {
+        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", body->name);
+    }
+    enum vex_status status = vex_log_room(coordinator->log, sizeof(*body), error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_drop_body record = {.collection_id = collection->facts.id};
+    memcpy(record.name, collection->facts.name, sizeof(record.name));
+    uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_DROP,
+                                 &(struct vex_log_piece){&record, sizeof(record)}, 1);
+    vex_registry_drop(coordinator->registry, collection, lsn);
+    *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
+    return VEX_OK;
+}
+
+/* ---- replay ---------------------------------------------------------------------------------- */
+
+static enum vex_status unsuitable(struct vex_error *error, const char *what)
+{
+    return vex_error_set(error, VEX_ERR_CORRUPT, "record does not suit the state: %s", what);
+}
+
+static enum vex_status replay_create(struct vex_coordinator *coordinator, uint64_t lsn,
+                                     const uint8_t *body, size_t bytes, struct vex_error *error)
+{
+    struct vex_create_body record;
+    if (bytes != sizeof(record)) {
+        return unsuitable(error, "create of another length");
+    }
+    memcpy(&record, body, sizeof(record));
+    if (record.collection_id < vex_registry_next_id(coordinator->registry) ||
+        vex_name_fault(record.name, sizeof(record.name)) || record.dim < 1 ||
+        record.dim > VEX_DIM_MAX || record.metric < VEX_METRIC_L2 ||
+        record.metric > VEX_METRIC_DOT ||
+        vex_registry_by_name(coordinator->registry, record.name) ||
+        vex_registry_can_create(coordinator->registry, NULL) != VEX_OK) {
+        return unsuitable(error, "create");
+    }
+    struct vex_collection_facts facts = {
+        .id = record.collection_id,
+        .dim = record.dim,
+        .metric = (enum vex_metric)record.metric,
+    };
+    memcpy(facts.name, record.name, sizeof(facts.name));
+    (void)vex_registry_create(coordinator->registry, &facts, lsn);
+    return VEX_OK;
+}
+
+static enum vex_status replay_drop(struct vex_coordinator *coordinator, uint64_t lsn,
+                                   const uint8_t *body, size_t bytes, struct vex_error *error)
+{
+    struct vex_drop_body record;
+    if (bytes != sizeof(record)) {
+        return unsuitable(error, "drop of another length");
+    }
+    memcpy(&record, body, sizeof(record));
+    struct vex_live_collection *collection =
+        vex_registry_by_id(coordinator->registry, record.collection_id);
+    if (!collection) {
+        return unsuitable(error, "drop of a collection that does not exist");
+    }
+    vex_registry_drop(coordinator->registry, collection, lsn);
+    /* Nobody reads yet: give the memory back at once, a long log may drop many collections. */
+    vex_registry_capture(coordinator->registry);
+    vex_registry_apply(coordinator->registry, lsn);
+    vex_coordinator_reclaim(coordinator, UINT64_MAX);
+    return VEX_OK;
+}
+
+static enum vex_status replay_write(struct vex_coordinator *coordinator, uint64_t lsn,
+                                    const uint8_t *body, size_t bytes, struct vex_error *error)
+{
+    struct vex_write write;
+    enum vex_status status = vex_write_decode(&write, body, bytes, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_live_collection *collection =
+        vex_registry_by_id(coordinator->registry, write.head.collection_id);
+    if (!collection || (write.head.dim != 0 && write.head.dim != collection->facts.dim)) {
+        return unsuitable(error, "write to a collection that does not exist or has another dim");
+    }
+    status = reserve_rows(coordinator, collection, &write, error);
+    if (status == VEX_OK && !apply_write(coordinator, collection, &write, lsn)) {
+        status = unsuitable(error, "insert of a taken id, or change of a missing one");
+    }
+    return status;
+}
+
+static enum vex_status replay(void *context, uint64_t lsn, uint16_t type, const uint8_t *body,
+                              size_t bytes, struct vex_error *error)
+{
+    struct vex_coordinator *coordinator = context;
+    switch (type) {
+    case VEX_OP_CREATE:
+        return replay_create(coordinator, lsn, body, bytes, error);
+    case VEX_OP_DROP:
+        return replay_drop(coordinator, lsn, body, bytes, error);
+    case VEX_OP_WRITE:
+        return replay_write(coordinator, lsn, body, bytes, error);
+    default:
+        return vex_error_set(error, VEX_ERR_VERSION, "unknown record type %u", type);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static enum vex_status open_parts(struct vex_coordinator *coordinator, int directory_fd,
+                                  const struct vex_coordinator_options *options,
+                                  struct vex_error *error)
+{
+    char note[256];
+    enum vex_status status = vex_log_buffers_init(coordinator->buffers, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_io_buffer registered[VEX_LOG_BUFFERS];
+    for (unsigned i = 0; i < VEX_LOG_BUFFERS; i++) {
+        registered[i] = (struct vex_io_buffer){coordinator->buffers[i].memory, REGISTERED_BYTES};
+    }
+    status = vex_io_open(options->io_backend, directory_fd, registered, VEX_LOG_BUFFERS,
+                         &coordinator->io, note, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    if (note[0]) {
+        vex_trace("%s", note);
+    }
+    status = vex_manifest_open(coordinator->io, &coordinator->manifest, error);
+    if (status == VEX_OK) {
+        status = vex_publisher_open(coordinator->manifest.uuid, &coordinator->publisher, error);
+    }
+    if (status == VEX_OK) {
+        status = vex_registry_open(coordinator->publisher, &coordinator->registry, error);
+    }
+    if (status == VEX_OK) {
+        const struct vex_log_options log_options = {
+            .uuid = coordinator->manifest.uuid,
+            .file_bytes_min = options->log_file_bytes_min,
+            .file_bytes_max = options->log_file_bytes_max,
+        };
+        status = vex_log_open(coordinator->io, coordinator->buffers, &log_options, replay,
+                              coordinator, &coordinator->log, &coordinator->recovery, error);
+    }
+    return status;
+}
+
+enum vex_status vex_coordinator_open(int directory_fd,
+                                     const struct vex_coordinator_options *options,
+                                     struct vex_coordinator **out_coordinator,
+                                     struct vex_error *error)
+{
+    *out_coordinator = NULL;
+    struct vex_coordinator *coordinator = calloc(1, sizeof(*coordinator));
+    if (!coordinator) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "coordinator: out of memory");
+    }
+    enum vex_status status = open_parts(coordinator, directory_fd, options, error);
+    if (status != VEX_OK) {
+        vex_coordinator_close(coordinator);
+        return status;
+    }
+    vex_registry_capture(coordinator->registry);
+    vex_registry_apply(coordinator->registry, coordinator->recovery.last_lsn);
+    vex_control_ready(vex_publisher_region(coordinator->publisher));
+    *out_coordinator = coordinator;
+    return VEX_OK;
+}
+
+void vex_coordinator_close(struct vex_coordinator *coordinator)
+{
+    if (!coordinator) {
+        return;
+    }
+    if (coordinator->log) {
+        while (!vex_coordinator_idle(coordinator) && !vex_log_failure(coordinator->log)) {
+            (void)vex_coordinator_commit(coordinator);
+            (void)vex_coordinator_poll(coordinator, true);
+        }
+        if (vex_log_watermark(coordinator->log, true)) {
+            (void)vex_log_poll(coordinator->log, true);
+        }
+    }
+    vex_log_close(coordinator->log);
+    vex_registry_close(coordinator->registry);
+    vex_publisher_close(coordinator->publisher);
+    vex_io_close(coordinator->io);
+    vex_log_buffers_deinit(coordinator->buffers);
+    free(coordinator->seen.slots);
+    free(coordinator);
+}
+
+const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator)
+{
+    return coordinator->manifest.uuid;
+}
+
+int vex_coordinator_event_fd(const struct vex_coordinator *coordinator)
+{
+    return coordinator->io->ops->event_fd(coordinator->io);
+}
+
+/* ---- commit ---------------------------------------------------------------------------------- */
+
+bool vex_coordinator_commit(struct vex_coordinator *coordinator)
+{
+    struct vex_log *log = coordinator->log;
+    if (vex_log_in_flight(log) || vex_log_failure(log) || !vex_log_has_staged(log)) {
+        return false;
+    }
+    vex_registry_capture(coordinator->registry);
+    return vex_log_commit(log);
+}
+
+/* From here on nothing is written any more; what was staged stays invisible. */
+static void announce_failure(struct vex_coordinator *coordinator)
+{
+    coordinator->failed = true;
+    int failure = vex_log_failure(coordinator->log);
+    vex_trace("log write failed (%s): read-only from now on, restart to recover",
+              strerrordesc_np(failure));
+    vex_control_set_state(vex_publisher_region(coordinator->publisher), VEX_DAEMON_READ_ONLY);
+}
+
+bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait)
+{
+    struct vex_log *log = coordinator->log;
+    uint64_t before = vex_log_durable_lsn(log);
+    (void)vex_log_poll(log, wait);
+    if (vex_log_failure(log)) {
+        bool news = !coordinator->failed;
+        if (news) {
+            announce_failure(coordinator);
+        }
+        return news;
+    }
+    uint64_t durable = vex_log_durable_lsn(log);
+    if (durable == before) {
+        return false;
+    }
+    vex_registry_apply(coordinator->registry, durable);
+    return true;
+}
+
+bool vex_coordinator_idle(const struct vex_coordinator *coordinator)
+{
+    return !vex_log_in_flight(coordinator->log) && !vex_log_has_staged(coordinator->log);
+}
+
+bool vex_coordinator_wants_settling(const struct vex_coordinator *coordinator)
+{
+    return vex_coordinator_idle(coordinator) && vex_log_needs_watermark(coordinator->log);
+}
+
+void vex_coordinator_settle(struct vex_coordinator *coordinator)
+{
+    (void)vex_log_watermark(coordinator->log, false);
+}
+
+uint64_t vex_coordinator_durable_lsn(const struct vex_coordinator *coordinator)
+{
+    return vex_log_durable_lsn(coordinator->log);
+}
+
+int vex_coordinator_failure(const struct vex_coordinator *coordinator)
+{
+    return vex_log_failure(coordinator->log);
+}
+
+uint64_t vex_coordinator_generation(const struct vex_coordinator *coordinator)
+{
+    return vex_control_generation(vex_publisher_region(coordinator->publisher));
+}
+
+bool vex_coordinator_has_retired(const struct vex_coordinator *coordinator)
+{
+    return vex_publisher_has_retired(coordinator->publisher);
+}
+
+void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldest_pinned)
+{
+    vex_publisher_reclaim(coordinator->publisher, oldest_pinned, vex_registry_reuse_slot,
+                          coordinator->registry);
+}
+
+void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out)
+{
+    struct vex_log_counters counters;
+    vex_log_get_counters(coordinator->log, &counters);
+    out->collections = vex_registry_count(coordinator->registry);
+    out->read_only = vex_log_failure(coordinator->log) != 0;
+    (void)snprintf(out->version, sizeof(out->version), "%s", VEX_VERSION);
+    (void)snprintf(out->io_backend, sizeof(out->io_backend), "%s", coordinator->io->ops->name);
+    out->lsn = vex_log_durable_lsn(coordinator->log);
+    out->generation = vex_coordinator_generation(coordinator);
+    vex_registry_totals(coordinator->registry, &out->live_rows, &out->dead_rows);
+    out->shm_bytes = vex_publisher_shm_bytes(coordinator->publisher);
+    out->log_bytes = counters.record_bytes;
+    out->log_file_bytes = counters.file_bytes;
+    out->commits = counters.commits;
+    out->records = counters.records;
+    out->replayed = coordinator->recovery.records;
+    out->torn_tails = coordinator->recovery.torn_tails;
+}

@@ -1,0 +1,80 @@
+/*
+ * The coordinator: the only door to storage and index. It checks a mutation, numbers it, stages it in the log
+ * and in shared memory, and publishes it once it is durable.
+ *
+ *   check -> room in the log -> room in shared memory -> log (LSN) -> rows, deaths, registry
+ *                                   ... batch sealed: capture ... batch durable: apply, publish
+ *
+ * Everything that can fail comes before the first change, so a refused mutation leaves nothing behind.
+ * Invariant I1: nothing is published, and nothing acknowledged, before it is durable.
+ *
+ * Thread-safety: the daemon's main thread.
+ */
+#ifndef VEX_DAEMON_COORDINATOR_H
+#define VEX_DAEMON_COORDINATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <vex/status.h>
+
+#include "ioengine/log.h"
+#include "shm/wire.h"
+
+struct vex_coordinator;
+
+struct vex_coordinator_options {
+    const char *io_backend; /* NULL = choose */
+    uint64_t log_file_bytes_min;
+    uint64_t log_file_bytes_max;
+};
+
+/* Opens or makes the instance in the working directory `directory_fd`, replays its log and publishes the
+ * first generation. The control region is ready for clients afterwards. */
+enum vex_status vex_coordinator_open(int directory_fd,
+                                     const struct vex_coordinator_options *options,
+                                     struct vex_coordinator **out_coordinator,
+                                     struct vex_error *error);
+/* Commits what is staged, marks the shutdown as clean, and frees everything. NULL is allowed. */
+void vex_coordinator_close(struct vex_coordinator *coordinator);
+
+const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator);
+/* Readable when vex_coordinator_poll may have something to do. */
+int vex_coordinator_event_fd(const struct vex_coordinator *coordinator);
+
+/*
+ * One mutation. OK: staged; *out_ack holds once vex_coordinator_durable_lsn reaches its LSN. BUSY: the open
+ * batch is full; offer it again after the next commit. Anything else: refused, nothing has changed.
+ */
+enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const uint8_t *body,
+                                      size_t bytes, struct vex_ack_body *out_ack,
+                                      struct vex_error *error);
+enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
+                                       const struct vex_create_body *body,
+                                       struct vex_ack_body *out_ack, struct vex_error *error);
+enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
+                                     const struct vex_drop_body *body,
+                                     struct vex_ack_body *out_ack, struct vex_error *error);
+
+/* Seals and submits what is staged, if nothing is in flight. True if it did. */
+bool vex_coordinator_commit(struct vex_coordinator *coordinator);
+/* Publishes a batch that has become durable. True if one did, or if the log has just failed. */
+bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait);
+/* Nothing staged, nothing in flight. */
+bool vex_coordinator_idle(const struct vex_coordinator *coordinator);
+/* Call when idle for a moment: covers the last acknowledgement by a watermark. */
+void vex_coordinator_settle(struct vex_coordinator *coordinator);
+bool vex_coordinator_wants_settling(const struct vex_coordinator *coordinator);
+
+uint64_t vex_coordinator_durable_lsn(const struct vex_coordinator *coordinator);
+/* 0, or the errno with which the log failed. */
+int vex_coordinator_failure(const struct vex_coordinator *coordinator);
+/* The published generation, for judging slot values. */
+uint64_t vex_coordinator_generation(const struct vex_coordinator *coordinator);
+bool vex_coordinator_has_retired(const struct vex_coordinator *coordinator);
+void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldest_pinned);
+/* Fills what it knows; clients, embedded, pid and uptime are the caller's. */
+void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out);
+
+#endif

@@ -1,0 +1,276 @@
+/*
+ * vexd: the writer daemon of one instance.
+ *
+ * Start: take the lock, recover, publish, listen, say "ready". A client that starts a private daemon passes a
+ * pipe (--ready-fd) and learns the outcome as one line: "ready", or "error", a status number and the message. Exit codes: 0 stopped in order,
+ * 1 failed, 2 usage, 3 another daemon has the directory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "daemon/coordinator.h"
+#include "daemon/server.h"
+#include "daemon/trace.h"
+
+#define LOCK_NAME "LOCK"
+#define LOCK_ATTEMPTS 5
+#define LOCK_PAUSE_US 50000u
+
+enum exit_code { EXIT_STOPPED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_TAKEN = 3 };
+
+struct options {
+    const char *directory;
+    struct vex_server_options server;
+    struct vex_coordinator_options coordinator;
+    int ready_fd;
+};
+
+static void print_help(void)
+{
+    printf("usage: vexd --dir DIR [options]\n"
+           "\n"
+           "Serves the VexDB instance in DIR, creating it if there is none: the only process that\n"
+           "changes it. Stop it with SIGTERM, SIGINT or 'vexctl -d DIR stop'.\n"
+           "\n"
+           "  --dir DIR              the instance's directory\n"
+           "  --io uring|sync        I/O backend; default: uring, or sync where it is refused\n"
+           "                         (the environment variable VEX_IO does the same)\n"
+           "  --embedded             end when no client has been connected for the idle time-out\n"
+           "  --idle-timeout-ms N    that time-out; default 10000\n"
+           "  --log-file-mib N       largest log file; default 64\n"
+           "  --ready-fd N           write one line there: 'ready', or 'error STATUS MESSAGE'\n"
+           "  --version, --help\n"
+           "\n"
+           "exit codes: 0 stopped in order, 1 failed, 2 usage, 3 another vexd serves DIR\n");
+}
+
+static bool parse_number(const char *text, unsigned long least, unsigned long most,
+                         unsigned long *out)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || value < least || value > most) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+/* -1 = go on, else the exit code. */
+static int parse_options(int count, char **words, struct options *out)
+{
+    enum { DIRECTORY = 256, IO, EMBEDDED, IDLE, LOG_FILE, READY, VERSION, HELP };
+    static const struct option known[] = {
+        {"dir", required_argument, NULL, DIRECTORY},
+        {"io", required_argument, NULL, IO},
+        {"embedded", no_argument, NULL, EMBEDDED},
+        {"idle-timeout-ms", required_argument, NULL, IDLE},
+        {"log-file-mib", required_argument, NULL, LOG_FILE},
+        {"ready-fd", required_argument, NULL, READY},
+        {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, HELP},
+        {NULL, 0, NULL, 0},
+    };
+    unsigned long number = 0;
+    int option;
+    while ((option = getopt_long(count, words, "", known, NULL)) != -1) {
+        switch (option) {
+        case DIRECTORY:
+            out->directory = optarg;
+            break;
+        case IO:
+            out->coordinator.io_backend = optarg;
+            break;
+        case EMBEDDED:
+            out->server.embedded = true;
+            break;
+        case IDLE:
+            if (!parse_number(optarg, 1, UINT32_MAX, &number)) {
+                fprintf(stderr, "vexd: --idle-timeout-ms: '%s' is not a number of milliseconds\n",
+                        optarg);
+                return EXIT_USAGE;
+            }
+            out->server.idle_timeout_ms = (uint32_t)number;
+            break;
+        case LOG_FILE:
+            if (!parse_number(optarg, 1, 4096, &number)) {
+                fprintf(stderr, "vexd: --log-file-mib: '%s' is not within 1 to 4096\n", optarg);
+                return EXIT_USAGE;
+            }
+            out->coordinator.log_file_bytes_max = (uint64_t)number << 20;
+            break;
+        case READY:
+            if (!parse_number(optarg, 0, 1u << 20, &number)) {
+                fprintf(stderr, "vexd: --ready-fd: '%s' is not a descriptor\n", optarg);
+                return EXIT_USAGE;
+            }
+            out->ready_fd = (int)number;
+            (void)fcntl(out->ready_fd, F_SETFD, FD_CLOEXEC);
+            break;
+        case VERSION:
+            printf("vexd %s\n", VEX_VERSION);
+            return EXIT_STOPPED;
+        case HELP:
+            print_help();
+            return EXIT_STOPPED;
+        default:
+            fprintf(stderr, "try 'vexd --help'\n");
+            return EXIT_USAGE;
+        }
+    }
+    if (!out->directory || optind != count) {
+        fprintf(stderr, "vexd: --dir DIR is needed, and nothing else; try 'vexd --help'\n");
+        return EXIT_USAGE;
+    }
+    if (out->coordinator.log_file_bytes_max &&
+        out->coordinator.log_file_bytes_max < (4u << 20)) {
+        out->coordinator.log_file_bytes_min = out->coordinator.log_file_bytes_max;
+    }
+    return -1;
+}
+
+/* mkdir -p, with the last part private to user and group. */
+static int make_directory(const char *path)
+{
+    char copy[4096];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof(copy)) {
+        return ENAMETOOLONG;
+    }
+    memcpy(copy, path, length + 1);
+    for (char *at = copy + 1; *at; at++) {
+        if (*at == '/') {
+            *at = 0;
+            if (mkdir(copy, 0755) != 0 && errno != EEXIST) {
+                return errno;
+            }
+            *at = '/';
+        }
+    }
+    return mkdir(copy, 0750) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+/* The descriptor of the lock file, or a status. The kernel releases the lock with the process; a ring can
+ * hold a dead daemon's descriptors for a moment longer, hence the attempts. */
+static enum vex_status take_lock(int *out_fd, struct vex_error *error)
+{
+    int fd = open(LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        return vex_error_os(error, vex_status_from_errno(errno), errno, "open " LOCK_NAME);
+    }
+    for (int attempt = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; attempt++) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            int failure = errno;
+            (void)close(fd);
+            return vex_error_os(error, VEX_ERR_IO, failure, "lock " LOCK_NAME);
+        }
+        if (attempt == LOCK_ATTEMPTS) {
+            char holder[32] = {0};
+            (void)!pread(fd, holder, sizeof(holder) - 1, 0);
+            (void)close(fd);
+            return vex_error_set(error, VEX_ERR_BUSY,
+                                 "another vexd (process %.20s) serves this directory",
+                                 strtok(holder, "\n") ? holder : "unknown");
+        }
+        (void)usleep(LOCK_PAUSE_US);
+    }
+    char text[32];
+    int length = snprintf(text, sizeof(text), "%d\n", getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
+        int failure = errno;
+        (void)close(fd);
+        return vex_error_os(error, vex_status_from_errno(failure), failure, "write " LOCK_NAME);
+    }
+    *out_fd = fd;
+    return VEX_OK;
+}
+
+static void report(const struct options *options, const char *line)
+{
+    if (options->ready_fd >= 0) {
+        (void)!write(options->ready_fd, line, strlen(line));
+        (void)!write(options->ready_fd, "\n", 1);
+        (void)close(options->ready_fd);
+    }
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+struct instance {
+    int lock;
+    struct vex_coordinator *coordinator;
+    struct vex_server *server;
+};
+
+static enum vex_status start(const struct options *options, struct instance *instance,
+                             struct vex_error *error)
+{
+    int failure = make_directory(options->directory);
+    if (failure == 0 && chdir(options->directory) != 0) {
+        failure = errno;
+    }
+    if (failure) {
+        return vex_error_os(error, vex_status_from_errno(failure), failure, "directory %s",
+                            options->directory);
+    }
+    enum vex_status status = take_lock(&instance->lock, error);
+    if (status == VEX_OK) {
+        status = vex_coordinator_open(AT_FDCWD, &options->coordinator, &instance->coordinator,
+                                      error);
+    }
+    if (status == VEX_OK) {
+        status = vex_server_open(instance->coordinator, &options->server, &instance->server, error);
+    }
+    return status;
+}
+
+int main(int count, char **words)
+{
+    struct options options = {.ready_fd = -1, .server.idle_timeout_ms = 10000};
+    int usage = parse_options(count, words, &options);
+    if (usage >= 0) {
+        return usage;
+    }
+    raise_descriptor_limit();
+    struct instance instance = {.lock = -1};
+    struct vex_error error = {0};
+    enum vex_status status = start(&options, &instance, &error);
+    if (status == VEX_OK) {
+        struct vex_stats_body stats = {0};
+        vex_coordinator_stats(instance.coordinator, &stats);
+        vex_trace("serving %s: I/O %s, %llu records replayed, %llu torn tails dropped, LSN %llu",
+                  options.directory, stats.io_backend, (unsigned long long)stats.replayed,
+                  (unsigned long long)stats.torn_tails, (unsigned long long)stats.lsn);
+        report(&options, "ready");
+        vex_server_run(instance.server);
+    } else {
+        vex_trace("%s: %s", options.directory, error.message);
+        char line[sizeof(error.message) + 32];
+        (void)snprintf(line, sizeof(line), "error %d %s", (int)status, error.message);
+        report(&options, line);
+    }
+    vex_coordinator_close(instance.coordinator);
+    vex_server_close(instance.server);
+    if (status == VEX_OK) {
+        vex_trace("stopped");
+        return EXIT_STOPPED;
+    }
+    return status == VEX_ERR_BUSY ? EXIT_TAKEN : EXIT_FAILED;
+}

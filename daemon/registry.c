@@ -1,0 +1,455 @@
+#include "daemon/registry.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/panic.h"
+
+#define SEGMENT_VECTORS_BYTES_MIN (256u << 10)
+#define SEGMENT_VECTORS_BYTES_MAX (1024u << 20)
+#define SEGMENT_ROWS_MIN 64u
+
+struct capture {
+    struct vex_live_collection *collection;
+    struct vex_view_state view;
+    bool drop;
+};
+
+struct vex_registry {
+    struct vex_publisher *publisher;
+    /* By slot; dropped collections stay until their drop is published. */
+    struct vex_live_collection *slots[VEX_COLLECTIONS_MAX];
+    bool slot_busy[VEX_COLLECTIONS_MAX];
+    uint32_t count;
+    uint32_t next_id;
+    struct vex_live_collection *dirty[VEX_COLLECTIONS_MAX];
+    uint32_t dirty_count;
+    struct capture captures[VEX_COLLECTIONS_MAX];
+    uint32_t captures_count;
+};
+
+enum vex_status vex_registry_open(struct vex_publisher *publisher,
+                                  struct vex_registry **out_registry, struct vex_error *error)
+{
+    *out_registry = calloc(1, sizeof(**out_registry));
+    if (!*out_registry) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "registry: out of memory");
+    }
+    (*out_registry)->publisher = publisher;
+    (*out_registry)->next_id = 1;
+    return VEX_OK;
+}
+
+static void retire_homes(struct vex_registry *registry, struct vex_live_collection *collection)
+{
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        vex_publisher_retire_home(registry->publisher, &collection->homes[i]);
+    }
+    collection->homes_count = 0;
+}
+
+void vex_registry_close(struct vex_registry *registry)
+{
+    if (!registry) {
+        return;
+    }
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        if (registry->slots[slot]) {
+            retire_homes(registry, registry->slots[slot]);
+            free(registry->slots[slot]);
+        }
+    }
+    free(registry);
+}
+
+/* ---- collections ----------------------------------------------------------------------------- */
+
+struct vex_live_collection *vex_registry_by_id(struct vex_registry *registry, uint32_t id)
+{
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        struct vex_live_collection *collection = registry->slots[slot];
+        if (collection && !collection->dropped && collection->facts.id == id) {
+            return collection;
+        }
+    }
+    return NULL;
+}
+
+struct vex_live_collection *vex_registry_by_name(struct vex_registry *registry, const char *name)
+{
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        struct vex_live_collection *collection = registry->slots[slot];
+        if (collection && !collection->dropped && strcmp(collection->facts.name, name) == 0) {
+            return collection;
+        }
+    }
+    return NULL;
+}
+
+uint32_t vex_registry_count(const struct vex_registry *registry)
+{
+    return registry->count;
+}
+
+uint32_t vex_registry_next_id(const struct vex_registry *registry)
+{
+    return registry->next_id;
+}
+
+void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live,
+                         uint64_t *out_dead)
+{
+    *out_live = 0;
+    *out_dead = 0;
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        const struct vex_live_collection *collection = registry->slots[slot];
+        if (collection && !collection->dropped) {
+            *out_live += collection->live_rows;
+            *out_dead += collection->dead_rows;
+        }
+    }
+}
+
+static void mark_dirty(struct vex_registry *registry, struct vex_live_collection *collection)
+{
+    if (!collection->dirty) {
+        collection->dirty = true;
+        registry->dirty[registry->dirty_count++] = collection;
+    }
+}
+
+static bool find_free_slot(const struct vex_registry *registry, uint32_t *out_slot)
+{
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        if (!registry->slot_busy[slot]) {
+            *out_slot = slot;
+            return true;
+        }
+    }
+    return false;
+}
+
+enum vex_status vex_registry_can_create(struct vex_registry *registry, struct vex_error *error)
+{
+    uint32_t slot;
+    if (!find_free_slot(registry, &slot)) {
+        return vex_error_set(error, VEX_ERR_LIMIT, "an instance holds at most %u collections",
+                             VEX_COLLECTIONS_MAX);
+    }
+    if (registry->next_id == UINT32_MAX) {
+        return vex_error_set(error, VEX_ERR_LIMIT, "collection numbers are used up");
+    }
+    return VEX_OK;
+}
+
+struct vex_live_collection *vex_registry_create(struct vex_registry *registry,
+                                                const struct vex_collection_facts *facts,
+                                                uint64_t lsn)
+{
+    uint32_t slot = 0;
+    bool found = find_free_slot(registry, &slot);
+    VEX_ASSERT(found);
+    struct vex_live_collection *collection = calloc(1, sizeof(*collection));
+    VEX_ASSERT(collection); /* a few KiB; the record is staged already */
+    collection->facts = *facts;
+    collection->slot = slot;
+    collection->lsn = lsn;
+    registry->slots[slot] = collection;
+    registry->slot_busy[slot] = true;
+    registry->count++;
+    registry->next_id = facts->id + 1;
+    mark_dirty(registry, collection);
+    return collection;
+}
+
+void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection *collection,
+                       uint64_t lsn)
+{
+    collection->dropped = true;
+    collection->lsn = lsn;
+    registry->count--;
+    mark_dirty(registry, collection);
+}
+
+void vex_registry_reuse_slot(void *registry, uint32_t slot)
+{
+    ((struct vex_registry *)registry)->slot_busy[slot] = false;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+bool vex_registry_get_offset(const struct vex_live_collection *collection, uint64_t id,
+                             struct vex_location *out)
+{
+    for (uint32_t i = collection->homes_count; i-- > 0;) {
+        const struct vex_segment_writer *writer = &collection->homes[i]->writer;
+        uint32_t row = 0;
+        /* As of the end of time: a staged death counts. */
+        enum vex_find found =
+            vex_segment_find(&writer->segment, id, writer->rows, UINT64_MAX, &row);
+        if (found == VEX_FIND_ALIVE) {
+            *out = (struct vex_location){i, row};
+            return true;
+        }
+        if (found == VEX_FIND_DEAD) {
+            return false;
+        }
+    }
+    return false;
+}
+
+const void *vex_registry_payload(const struct vex_live_collection *collection,
+                                 struct vex_location location, size_t *out_bytes)
+{
+    const void *payload = NULL;
+    bool sound = vex_segment_payload(&collection->homes[location.home]->writer.segment,
+                                     location.row, &payload, out_bytes);
+    VEX_ASSERT(sound);
+    return payload;
+}
+
+/* A quarter of what the collection holds, so that the number of segments grows with the logarithm of the
+ * data, while the unused end of the last one stays small. */
+static uint32_t next_capacity(const struct vex_live_collection *collection, uint32_t rows_needed)
+{
+    uint64_t row_bytes = (uint64_t)collection->facts.dim * sizeof(float);
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        rows += collection->homes[i]->writer.rows;
+    }
+    uint64_t bytes = rows * row_bytes / 4;
+    bytes = bytes < SEGMENT_VECTORS_BYTES_MIN ? SEGMENT_VECTORS_BYTES_MIN : bytes;
+    bytes = bytes > SEGMENT_VECTORS_BYTES_MAX ? SEGMENT_VECTORS_BYTES_MAX : bytes;
+    uint64_t capacity = bytes / row_bytes;
+    capacity = capacity < SEGMENT_ROWS_MIN ? SEGMENT_ROWS_MIN : capacity;
+    return capacity < rows_needed ? rows_needed : (uint32_t)capacity;
+}
+
+/* As many payload bytes per row as this write brings or the collection had so far, whichever is more. */
+static uint64_t payload_capacity(const struct vex_live_collection *collection,
+                                 uint32_t capacity_rows, uint32_t rows, uint64_t bytes)
+{
+    uint64_t per_row = rows ? bytes / rows + 1 : 0;
+    uint64_t seen_rows = 0;
+    uint64_t seen_bytes = 0;
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        seen_rows += collection->homes[i]->writer.rows;
+        seen_bytes += collection->homes[i]->writer.payload_bytes;
+    }
+    if (bytes == 0) {
+        per_row = 0;
+    }
+    if (seen_bytes && seen_bytes / seen_rows + 1 > per_row) {
+        per_row = seen_bytes / seen_rows + 1;
+    }
+    uint64_t capacity = per_row * capacity_rows;
+    return capacity < bytes ? bytes : capacity;
+}
+
+static enum vex_status add_home(struct vex_registry *registry,
+                                struct vex_live_collection *collection, uint32_t rows,
+                                uint64_t payload_bytes, struct vex_error *error)
+{
+    if (collection->homes_count == VEX_LIST_SEGMENTS_MAX) {
+        return vex_error_set(error, VEX_ERR_NO_SPACE, "collection %s has all its %u segments",
+                             collection->facts.name, VEX_LIST_SEGMENTS_MAX);
+    }
+    uint32_t block = 0;
+    enum vex_status status = VEX_OK;
+    if (!collection->list_changed) {
+        status = vex_publisher_take_block(registry->publisher, &block, error);
+    }
+    if (status != VEX_OK) {
+        return status;
+    }
+    uint32_t capacity = next_capacity(collection, rows);
+    struct vex_segment_shape shape = {
+        .collection_id = collection->facts.id,
+        .metric = collection->facts.metric,
+        .dim = collection->facts.dim,
+        .capacity_rows = capacity,
+        .payload_capacity_bytes = payload_capacity(collection, capacity, rows, payload_bytes),
+    };
+    struct vex_home *home = NULL;
+    status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
+    if (status == VEX_ERR_NO_SPACE && capacity > rows) {
+        /* The generous size does not fit any more; what this write needs may. */
+        shape.capacity_rows = rows;
+        shape.payload_capacity_bytes = payload_bytes;
+        status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
+    }
+    if (status != VEX_OK) {
+        if (!collection->list_changed) {
+            vex_publisher_return_block(registry->publisher, block);
+        }
+        return status;
+    }
+    if (!collection->list_changed) {
+        collection->list_changed = true;
+        collection->spare_block = block;
+    }
+    collection->homes[collection->homes_count++] = home;
+    collection->shm_bytes += home->region.bytes;
+    return VEX_OK;
+}
+
+enum vex_status vex_registry_reserve(struct vex_registry *registry,
+                                     struct vex_live_collection *collection, uint32_t rows,
+                                     size_t (*payload_bytes)(const void *context, uint32_t row),
+                                     const void *context, struct vex_error *error)
+{
+    /* The same walk that vex_registry_put will do: fill the last segment until a row does not fit. */
+    uint32_t fits = 0;
+    if (collection->homes_count) {
+        const struct vex_segment_writer *tail =
+            &collection->homes[collection->homes_count - 1]->writer;
+        uint64_t bytes = 0;
+        while (fits < rows &&
+               vex_segment_has_room(tail, fits + 1, bytes + payload_bytes(context, fits))) {
+            bytes += payload_bytes(context, fits);
+            fits++;
+        }
+    }
+    if (fits == rows) {
+        return VEX_OK;
+    }
+    uint64_t bytes = 0;
+    for (uint32_t row = fits; row < rows; row++) {
+        bytes += payload_bytes(context, row);
+    }
+    return add_home(registry, collection, rows - fits, bytes, error);
+}
+
+/* The segment that takes the next row: the last one, or the one before it while it still has room (a
+ * reservation may have added the last one already). */
+static struct vex_segment_writer *writer_for(struct vex_live_collection *collection,
+                                             size_t payload_bytes)
+{
+    uint32_t last = collection->homes_count - 1;
+    if (last > 0 && collection->homes[last]->writer.rows == 0) {
+        struct vex_segment_writer *before = &collection->homes[last - 1]->writer;
+        if (vex_segment_has_room(before, 1, payload_bytes)) {
+            return before;
+        }
+    }
+    return &collection->homes[last]->writer;
+}
+
+void vex_registry_put(struct vex_registry *registry, struct vex_live_collection *collection,
+                      uint64_t id, const float *vector, const void *payload, size_t payload_bytes,
+                      const struct vex_location *old, uint64_t lsn)
+{
+    if (old) {
+        vex_registry_mark_deleted(registry, collection, *old, lsn);
+    }
+    struct vex_segment_writer *writer = writer_for(collection, payload ? payload_bytes : 0);
+    (void)vex_segment_append(writer, id, vector, payload, payload_bytes);
+    collection->live_rows++;
+    collection->lsn = lsn;
+    if (id >= collection->next_id) {
+        collection->next_id = id + 1;
+    }
+    mark_dirty(registry, collection);
+}
+
+void vex_registry_mark_deleted(struct vex_registry *registry,
+                               struct vex_live_collection *collection,
+                               struct vex_location location, uint64_t lsn)
+{
+    vex_segment_kill(&collection->homes[location.home]->writer, location.row, lsn);
+    collection->live_rows--;
+    collection->dead_rows++;
+    collection->lsn = lsn;
+    mark_dirty(registry, collection);
+}
+
+/* ---- publishing ------------------------------------------------------------------------------ */
+
+/* Writes the list of segments into its block. All but the last never grow again, because a reservation is
+ * always followed by the rows it was made for, which end in the segment that it added. */
+static void write_list(struct vex_registry *registry, struct vex_live_collection *collection)
+{
+    VEX_ASSERT(collection->homes[collection->homes_count - 1]->writer.rows > 0);
+    if (collection->list_id != 0) {
+        vex_publisher_retire_block(registry->publisher, collection->list_block);
+    }
+    collection->list_id = vex_publisher_new_list_id(registry->publisher);
+    collection->list_block = collection->spare_block;
+    collection->list_changed = false;
+    struct vex_list_block *block = vex_control_list_block(
+        vex_publisher_region(registry->publisher), collection->list_block);
+    memset(block, 0, sizeof(*block));
+    block->list_id = collection->list_id;
+    block->segments_count = collection->homes_count;
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        block->segments[i].segment_id = collection->homes[i]->writer.segment.segment_id;
+        block->segments[i].rows = collection->homes[i]->writer.rows;
+    }
+}
+
+void vex_registry_capture(struct vex_registry *registry)
+{
+    VEX_ASSERT(registry->captures_count == 0);
+    for (uint32_t i = 0; i < registry->dirty_count; i++) {
+        struct vex_live_collection *collection = registry->dirty[i];
+        struct capture *capture = &registry->captures[registry->captures_count++];
+        collection->dirty = false;
+        if (!collection->dropped && collection->list_changed) {
+            write_list(registry, collection);
+        }
+        uint32_t homes = collection->homes_count;
+        *capture = (struct capture){
+            .collection = collection,
+            .drop = collection->dropped,
+            .view =
+                {
+                    .lsn = collection->lsn,
+                    .list_id = collection->list_id,
+                    .live_rows = collection->live_rows,
+                    .dead_rows = collection->dead_rows,
+                    .shm_bytes = collection->shm_bytes,
+                    .list_block = collection->list_block,
+                    .tail_rows = homes ? collection->homes[homes - 1]->writer.rows : 0,
+                },
+        };
+    }
+    registry->dirty_count = 0;
+}
+
+static void apply_drop(struct vex_registry *registry, struct vex_live_collection *collection)
+{
+    if (collection->announced) {
+        vex_control_remove_collection(vex_publisher_region(registry->publisher), collection->slot);
+    }
+    retire_homes(registry, collection);
+    if (collection->list_id != 0) {
+        vex_publisher_retire_block(registry->publisher, collection->list_block);
+    }
+    if (collection->list_changed) {
+        vex_publisher_retire_block(registry->publisher, collection->spare_block);
+    }
+    vex_publisher_retire_slot(registry->publisher, collection->slot);
+    registry->slots[collection->slot] = NULL;
+    free(collection);
+}
+
+void vex_registry_apply(struct vex_registry *registry, uint64_t lsn)
+{
+    void *region = vex_publisher_region(registry->publisher);
+    for (uint32_t i = 0; i < registry->captures_count; i++) {
+        const struct capture *capture = &registry->captures[i];
+        struct vex_live_collection *collection = capture->collection;
+        if (capture->drop) {
+            apply_drop(registry, collection);
+            continue;
+        }
+        vex_control_set_view(region, collection->slot, &capture->view);
+        if (!collection->announced) {
+            vex_control_add_collection(region, collection->slot, &collection->facts);
+            collection->announced = true;
+        }
+    }
+    registry->captures_count = 0;
+    vex_publisher_publish(registry->publisher, lsn);
+}

@@ -1,0 +1,104 @@
+/*
+ * The registry: which collections there are, and for each id the row that holds it now.
+ *
+ * It describes the *staged* state, which runs ahead of the published one by the records that are not yet
+ * durable. Rows and deaths are written straight into shared memory; readers do not see them before a view
+ * says so (segment.h), so staging needs no second copy and publishing moves no data.
+ *
+ * A vector's location is (segment, row). vex_registry_get_offset finds it, vex_registry_mark_deleted ends
+ * it, vex_registry_put makes a new one and ends the old.
+ *
+ * Thread-safety: the daemon's main thread.
+ */
+#ifndef VEX_DAEMON_REGISTRY_H
+#define VEX_DAEMON_REGISTRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <vex/status.h>
+
+#include "daemon/publisher.h"
+#include "shm/control.h"
+
+struct vex_live_collection {
+    struct vex_collection_facts facts;
+    uint32_t slot; /* in the control region */
+    struct vex_home *homes[VEX_LIST_SEGMENTS_MAX]; /* oldest first; the last one is appended to */
+    uint32_t homes_count;
+    uint64_t list_id; /* 0 = no list yet, because no segment */
+    uint32_t list_block;
+    uint32_t spare_block; /* for the next list */
+    bool list_changed;    /* homes differ from the published list; spare_block is taken */
+    bool announced;       /* its entry is in the control region */
+    bool dropped;
+    bool dirty; /* in the registry's list of collections to publish */
+    uint64_t live_rows;
+    uint64_t dead_rows;
+    uint64_t shm_bytes;
+    uint64_t next_id; /* for ids made here: one above the largest seen */
+    uint64_t lsn;     /* last record that changed it */
+};
+
+struct vex_location {
+    uint32_t home;
+    uint32_t row;
+};
+
+struct vex_registry;
+
+enum vex_status vex_registry_open(struct vex_publisher *publisher,
+                                  struct vex_registry **out_registry, struct vex_error *error);
+/* Retires all segments. NULL is allowed. */
+void vex_registry_close(struct vex_registry *registry);
+
+struct vex_live_collection *vex_registry_by_id(struct vex_registry *registry, uint32_t id);
+struct vex_live_collection *vex_registry_by_name(struct vex_registry *registry, const char *name);
+uint32_t vex_registry_count(const struct vex_registry *registry);
+/* The id that the next collection gets. */
+uint32_t vex_registry_next_id(const struct vex_registry *registry);
+void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live,
+                         uint64_t *out_dead);
+
+/* Whether vex_registry_create would find room. Errors: LIMIT, NOMEM. */
+enum vex_status vex_registry_can_create(struct vex_registry *registry, struct vex_error *error);
+/* The caller has checked name, id and room. */
+struct vex_live_collection *vex_registry_create(struct vex_registry *registry,
+                                                const struct vex_collection_facts *facts,
+                                                uint64_t lsn);
+void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection *collection,
+                       uint64_t lsn);
+
+/* True and the location of the live row of `id`. */
+bool vex_registry_get_offset(const struct vex_live_collection *collection, uint64_t id,
+                             struct vex_location *out);
+const void *vex_registry_payload(const struct vex_live_collection *collection,
+                                 struct vex_location location, size_t *out_bytes);
+
+/*
+ * Makes sure that `rows` rows, the i-th with payload_bytes(context, i) bytes of payload, can be put one
+ * after the other. At most one segment is added. Errors: NO_SPACE, NOMEM; nothing changed then.
+ */
+enum vex_status vex_registry_reserve(struct vex_registry *registry,
+                                     struct vex_live_collection *collection, uint32_t rows,
+                                     size_t (*payload_bytes)(const void *context, uint32_t row),
+                                     const void *context, struct vex_error *error);
+/* Appends a row for `id`, ending the one that held it (*old, NULL = none), at `lsn`. */
+void vex_registry_put(struct vex_registry *registry, struct vex_live_collection *collection,
+                      uint64_t id, const float *vector, const void *payload, size_t payload_bytes,
+                      const struct vex_location *old, uint64_t lsn);
+void vex_registry_mark_deleted(struct vex_registry *registry,
+                               struct vex_live_collection *collection,
+                               struct vex_location location, uint64_t lsn);
+
+/*
+ * Publishing in two steps. Capture takes down the staged state of every dirty collection, at the moment a
+ * batch is sealed. Apply, once that batch is durable, writes it to the control region and publishes.
+ * One capture can be outstanding.
+ */
+void vex_registry_capture(struct vex_registry *registry);
+void vex_registry_apply(struct vex_registry *registry, uint64_t lsn);
+/* Marks a slot of the control region as free again. */
+void vex_registry_reuse_slot(void *registry, uint32_t slot);
+
+#endif

@@ -1,0 +1,318 @@
+#include "ioengine/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/panic.h"
+#include "ioengine/log_priv.h"
+
+#define FILE_BYTES_MIN (4u << 20)
+#define FILE_BYTES_MAX (64u << 20)
+#define WRITE_ATTEMPTS_MAX 16u
+
+enum vex_status vex_log_buffers_init(struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
+                                     struct vex_error *error)
+{
+    for (unsigned i = 0; i < VEX_LOG_BUFFERS; i++) {
+        /* Untouched pages cost nothing: most batches are small. */
+        void *memory = mmap(NULL, VEX_LOG_BUFFER_BYTES, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) {
+            while (i-- > 0) {
+                (void)munmap(buffers[i].memory, VEX_LOG_BUFFER_BYTES);
+            }
+            return vex_error_os(error, VEX_ERR_NOMEM, errno, "log buffers");
+        }
+        buffers[i] = (struct vex_io_buffer){memory, VEX_LOG_BUFFER_BYTES};
+    }
+    return VEX_OK;
+}
+
+void vex_log_buffers_deinit(struct vex_io_buffer buffers[VEX_LOG_BUFFERS])
+{
+    for (unsigned i = 0; i < VEX_LOG_BUFFERS; i++) {
+        if (buffers[i].memory) {
+            (void)munmap(buffers[i].memory, buffers[i].bytes);
+        }
+        buffers[i] = (struct vex_io_buffer){0};
+    }
+}
+
+enum vex_status vex_log_open(struct vex_io *io,
+                             const struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
+                             const struct vex_log_options *options, vex_log_replay replay,
+                             void *context, struct vex_log **out_log,
+                             struct vex_log_recovery *out_recovery, struct vex_error *error)
+{
+    *out_log = NULL;
+    struct vex_log *log = calloc(1, sizeof(*log));
+    if (!log) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "log: out of memory");
+    }
+    log->io = io;
+    log->file.fd = -1;
+    memcpy(log->uuid, options->uuid, sizeof(log->uuid));
+    log->file_bytes_max = options->file_bytes_max ? options->file_bytes_max : FILE_BYTES_MAX;
+    log->file_bytes = options->file_bytes_min ? options->file_bytes_min : FILE_BYTES_MIN;
+    for (unsigned i = 0; i < VEX_LOG_BUFFERS; i++) {
+        log->buffers[i] = buffers[i].memory;
+    }
+    int failure = log_preparer_start(log);
+    enum vex_status status =
+        failure < 0 ? vex_error_os(error, VEX_ERR_NOMEM, -failure, "log: helper thread")
+                    : log_recover(log, replay, context, out_recovery, error);
+    if (status != VEX_OK) {
+        vex_log_close(log);
+        return status;
+    }
+    *out_log = log;
+    return VEX_OK;
+}
+
+void vex_log_close(struct vex_log *log)
+{
+    if (!log) {
+        return;
+    }
+    while (log->in_flight) {
+        (void)vex_log_poll(log, true);
+    }
+    log_preparer_stop(log);
+    log->io->ops->close_file(log->io, &log->file);
+    free(log);
+}
+
+/* ---- staging --------------------------------------------------------------------------------- */
+
+static uint64_t batch_bytes(size_t records_bytes)
+{
+    return vex_round_up(sizeof(struct vex_batch_header) + records_bytes, VEX_BLOCK_BYTES);
+}
+
+/* Where the open batch will be written, given that the one in flight comes first. */
+static uint64_t offset_after_flight(const struct vex_log *log)
+{
+    return log->file_offset + (log->in_flight ? log->flight_bytes : 0);
+}
+
+enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_error *error)
+{
+    if (log->failure) {
+        return vex_error_os(error, VEX_ERR_READ_ONLY, log->failure,
+                            "the log failed and takes no more writes until a restart");
+    }
+    size_t records_bytes = log->open_bytes + sizeof(struct vex_record_header) + body_bytes;
+    uint64_t bytes = batch_bytes(records_bytes);
+    if (bytes > VEX_LOG_BUFFER_BYTES) {
+        return log->open_records ? VEX_ERR_BUSY
+                                 : vex_error_set(error, VEX_ERR_LIMIT,
+                                                 "a record of %zu bytes is too large for the log",
+                                                 body_bytes);
+    }
+    if (offset_after_flight(log) + bytes <= log->file_bytes) {
+        return VEX_OK;
+    }
+    int failure = log_await_prepared(log, VEX_BLOCK_BYTES + bytes);
+    if (failure < 0) {
+        return vex_error_os(error, vex_status_from_errno(-failure), -failure,
+                            "no new log file could be prepared, the write was refused");
+    }
+    return VEX_OK;
+}
+
+uint64_t vex_log_stage(struct vex_log *log, uint16_t type, const struct vex_log_piece *pieces,
+                       size_t pieces_count)
+{
+    uint8_t *start = log->buffers[log->open] + sizeof(struct vex_batch_header) + log->open_bytes;
+    uint8_t *at = start + sizeof(struct vex_record_header);
+    for (size_t i = 0; i < pieces_count; i++) {
+        VEX_ASSERT(at + pieces[i].bytes <= log->buffers[log->open] + VEX_LOG_BUFFER_BYTES);
+        memcpy(at, pieces[i].data, pieces[i].bytes);
+        at += pieces[i].bytes;
+    }
+    size_t body_bytes = (size_t)(at - start) - sizeof(struct vex_record_header);
+    VEX_ASSERT(body_bytes % 8 == 0 && body_bytes <= UINT32_MAX);
+    struct vex_record_header header = {(uint32_t)body_bytes, type, 0};
+    memcpy(start, &header, sizeof(header));
+    log->open_bytes += sizeof(header) + body_bytes;
+    log->open_records++;
+    return log->next_lsn++;
+}
+
+/* ---- committing ------------------------------------------------------------------------------ */
+
+static void latch(struct vex_log *log, int os_errno)
+{
+    log->failure = os_errno ? os_errno : EIO;
+    log->in_flight = false;
+}
+
+static void submit_flight(struct vex_log *log)
+{
+    int result = log->io->ops->submit(log->io, &log->file, log->flight_data + log->flight_done,
+                                      log->flight_bytes - log->flight_done,
+                                      log->file_offset + log->flight_done);
+    if (result < 0) {
+        latch(log, -result);
+    }
+}
+
+static bool seal_and_submit(struct vex_log *log, uint16_t flags)
+{
+    uint64_t bytes = batch_bytes(log->open_bytes);
+    if (log->file_offset + bytes > log->file_bytes) {
+        int failure = log_switch_file(log);
+        if (failure < 0) {
+            latch(log, -failure);
+            return true;
+        }
+    }
+    struct vex_batch_header *header =
+        (struct vex_batch_header *)(void *)log->buffers[log->open];
+    *header = (struct vex_batch_header){
+        .flags = flags,
+        .first_lsn = log->next_lsn - log->open_records,
+        .records_count = log->open_records,
+        .previous_hash = log->previous_hash,
+        .durable_lsn = log->durable_lsn,
+        .file_number = log->file_number,
+    };
+    log->flight_bytes = vex_batch_seal(header, log->open_bytes, log->nonce);
+    log->flight_data = log->buffers[log->open];
+    log->flight_done = 0;
+    log->flight_attempts = 0;
+    log->previous_hash = header->checksum;
+    log->submitted_lsn = log->next_lsn - 1;
+    log->proven_lsn = log->durable_lsn;
+    log->records += log->open_records;
+    log->record_bytes += log->open_bytes;
+    log->open = (log->open + 1) % VEX_LOG_BUFFERS;
+    log->open_bytes = 0;
+    log->open_records = 0;
+    log->in_flight = true;
+    submit_flight(log);
+    if (log->file_offset + log->flight_bytes > log->file_bytes / 2) {
+        log_prepare(log, log->file_bytes);
+    }
+    return true;
+}
+
+bool vex_log_commit(struct vex_log *log)
+{
+    if (log->in_flight || log->failure || log->open_records == 0) {
+        return false;
+    }
+    return seal_and_submit(log, 0);
+}
+
+bool vex_log_needs_watermark(const struct vex_log *log)
+{
+    return !log->failure && log->proven_lsn < log->durable_lsn;
+}
+
+bool vex_log_watermark(struct vex_log *log, bool clean)
+{
+    if (log->in_flight || log->failure || log->open_records) {
+        return false;
+    }
+    if (!clean && !vex_log_needs_watermark(log)) {
+        return false;
+    }
+    /* A watermark is a courtesy: without room for it in a prepared file it is left out. */
+    if (log->file_offset + VEX_BLOCK_BYTES > log->file_bytes &&
+        log_await_prepared(log, 2 * VEX_BLOCK_BYTES) < 0) {
+        return false;
+    }
+    return seal_and_submit(log, (uint16_t)(VEX_BATCH_WATERMARK | (clean ? VEX_BATCH_CLEAN : 0)));
+}
+
+/* True if the batch is over, one way or the other. */
+static bool take_result(struct vex_log *log, int64_t result)
+{
+    if (result == -EINTR || result == -EAGAIN || result >= 0) {
+        size_t left = log->flight_bytes - log->flight_done;
+        if (result > 0 && (size_t)result == left) {
+            log->in_flight = false;
+            log->file_offset += log->flight_bytes;
+            log->durable_lsn = log->submitted_lsn;
+            log->commits++;
+            return true;
+        }
+        if (result > 0) {
+            /* Direct I/O goes on at a block boundary; writing the same bytes again is harmless. */
+            log->flight_done += (size_t)result & ~(size_t)(VEX_BLOCK_BYTES - 1);
+        }
+        if (++log->flight_attempts < WRITE_ATTEMPTS_MAX) {
+            submit_flight(log);
+            return log->failure != 0;
+        }
+        result = result < 0 ? result : -EIO;
+    }
+    latch(log, (int)-result);
+    return true;
+}
+
+bool vex_log_poll(struct vex_log *log, bool wait)
+{
+    while (log->in_flight) {
+        int64_t result = 0;
+        int reaped = log->io->ops->reap(log->io, wait, &result);
+        if (reaped < 0) {
+            latch(log, -reaped);
+            return true;
+        }
+        if (reaped == 0) {
+            return false;
+        }
+        if (take_result(log, result)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+bool vex_log_in_flight(const struct vex_log *log)
+{
+    return log->in_flight;
+}
+
+bool vex_log_has_staged(const struct vex_log *log)
+{
+    return log->open_records > 0;
+}
+
+uint64_t vex_log_next_lsn(const struct vex_log *log)
+{
+    return log->next_lsn;
+}
+
+uint64_t vex_log_durable_lsn(const struct vex_log *log)
+{
+    return log->durable_lsn;
+}
+
+uint64_t vex_log_submitted_lsn(const struct vex_log *log)
+{
+    return log->submitted_lsn;
+}
+
+int vex_log_failure(const struct vex_log *log)
+{
+    return log->failure;
+}
+
+void vex_log_get_counters(const struct vex_log *log, struct vex_log_counters *out)
+{
+    *out = (struct vex_log_counters){
+        .commits = log->commits,
+        .records = log->records,
+        .record_bytes = log->record_bytes,
+        .file_bytes = log->files_bytes,
+    };
+}

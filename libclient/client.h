@@ -1,0 +1,105 @@
+/*
+ * libvex's inside: the structs behind the public handles, and how a read gets at rows.
+ *
+ * A read pins the attachment's current generation, takes the collection's view, and finds the view's segments
+ * already mapped in the collection's cache; only when the list of segments has changed does it map, under a
+ * lock. Caches are replaced, never changed; an old one is freed once every slot has left the generation in
+ * which it was replaced, by the same argument that protects the daemon's memory.
+ */
+#ifndef VEX_LIBCLIENT_CLIENT_H
+#define VEX_LIBCLIENT_CLIENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <vex/vex.h>
+
+#include "index/index.h"
+#include "libclient/attachment.h"
+
+struct vex_db {
+    char *directory;
+    struct vex_open_options options;
+    char *vexd_path; /* owned copy of options.vexd_path */
+    uint32_t fork_count;
+    _Atomic(struct attachment *) current; /* writer: under `lock`. ATTACHMENT */
+    pthread_mutex_t lock;
+    struct attachment *old;          /* let go, freed at vex_close */
+    _Atomic uint64_t retry_after_ns; /* no attempt to attach again before */
+};
+
+/* A segment mapped into this process; shared by caches and snapshots. */
+struct mapped_segment {
+    _Atomic uint32_t references;
+    struct vex_region region;
+    struct vex_segment segment;
+};
+
+struct view_cache {
+    uint64_t serial; /* of the attachment */
+    uint32_t slot;   /* of the collection in the control region */
+    uint64_t list_id;
+    uint32_t count;
+    struct mapped_segment *mapped[VEX_LIST_SEGMENTS_MAX];
+    uint32_t rows[VEX_LIST_SEGMENTS_MAX]; /* visible rows of all but the last */
+    /* Once replaced: */
+    struct attachment *attachment;
+    uint64_t replaced_in; /* generation */
+    struct view_cache *next;
+};
+
+struct vex_collection {
+    struct vex_db *db;
+    struct vex_collection_facts facts;
+    _Atomic(struct view_cache *) cache; /* writer: under `lock`. VIEW_CACHE */
+    pthread_mutex_t lock;
+    struct view_cache *replaced;
+};
+
+/* One read under way, or the state that a snapshot holds. */
+struct reading {
+    struct attachment *attachment;
+    struct reader_slot *slot;
+    struct view_cache *cache;
+    struct vex_view view;
+    struct vex_view_segment segments[VEX_LIST_SEGMENTS_MAX];
+    uint64_t live_rows;
+    uint64_t dead_rows;
+    uint64_t shm_bytes;
+    uint64_t lsn; /* every record up to here is in the view */
+    bool stale;
+};
+
+struct vex_snapshot {
+    struct vex_db *db;
+    struct vex_collection_facts facts;
+    struct reading reading;
+    struct mapped_segment *mapped[VEX_LIST_SEGMENTS_MAX];
+};
+
+/* INVALID if the handle came out of a fork. */
+enum vex_status vex_db_check(const struct vex_db *db, struct vex_error *error);
+/* Makes sure that a daemon answers; starts one if the options allow. The attachment serves for calls until
+ * vex_db_done. */
+enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachment,
+                              struct vex_error *error);
+void vex_db_done(struct vex_db *db, struct attachment *attachment);
+/* Attaches to a new daemon if there is one; never starts one, and tries at most a few times a second. */
+void vex_db_try_attach(struct vex_db *db);
+/* Pins the current attachment in the thread's own slot, or in a new one if `own` is false. */
+enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_attachment,
+                           struct reader_slot **out_slot, struct vex_error *error);
+/* False: what was read since the pin cannot be trusted. */
+bool vex_db_unpin(struct reader_slot *slot);
+
+/* Begins a read of the current state that covers `min_lsn`. Errors: GONE, TIMEOUT, NOMEM, CORRUPT,
+ * UNAVAILABLE. */
+enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_slot,
+                                  uint64_t min_lsn, uint32_t timeout_ms, struct reading *out,
+                                  struct vex_error *error);
+void vex_cache_free(struct view_cache *cache);
+void vex_mapped_release(struct mapped_segment *mapped);
+
+#endif

@@ -1,0 +1,257 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "libclient/client.h"
+#include "shm/wire.h"
+
+/* ---- administration -------------------------------------------------------------------------- */
+
+static enum vex_status change(struct vex_db *db, uint16_t op, const void *body, size_t bytes,
+                              struct vex_error *error)
+{
+    struct attachment *attachment = NULL;
+    enum vex_status status = vex_db_ensure(db, &attachment, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_reply reply;
+    status = vex_connection_call(attachment->connection, op, body, bytes, true, &reply, error);
+    vex_db_done(db, attachment);
+    if (status == VEX_OK) {
+        vex_buffer_deinit(&reply.body);
+    }
+    return status;
+}
+
+enum vex_status vex_collection_create(struct vex_db *db, const char *name,
+                                      const struct vex_collection_options *options,
+                                      struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    if (!name || !options || options->size != sizeof(*options)) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "create: name or options is NULL, or its size is not set");
+    }
+    const char *fault = vex_name_fault(name, VEX_NAME_MAX + 2);
+    if (fault) {
+        return vex_error_set(error, VEX_ERR_INVALID, "%s", fault);
+    }
+    struct vex_create_body body = {.dim = options->dim, .metric = options->metric};
+    (void)snprintf(body.name, sizeof(body.name), "%s", name);
+    return change(db, VEX_OP_CREATE, &body, sizeof(body), error);
+}
+
+enum vex_status vex_collection_drop(struct vex_db *db, const char *name, struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    if (!name || vex_name_fault(name, VEX_NAME_MAX + 2)) {
+        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.80s",
+                             name ? name : "(NULL)");
+    }
+    struct vex_drop_body body = {0};
+    (void)snprintf(body.name, sizeof(body.name), "%s", name);
+    return change(db, VEX_OP_DROP, &body, sizeof(body), error);
+}
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+/* Pins the newest attachment that can be had. */
+static enum vex_status pin_fresh(struct vex_db *db, struct attachment **out_attachment,
+                                 struct reader_slot **out_slot, struct vex_error *error)
+{
+    enum vex_status status = vex_db_pin(db, true, out_attachment, out_slot, error);
+    if (status == VEX_OK && vex_attachment_is_stale(*out_attachment)) {
+        (void)vex_db_unpin(*out_slot);
+        vex_db_try_attach(db);
+        status = vex_db_pin(db, true, out_attachment, out_slot, error);
+    }
+    return status;
+}
+
+static bool find_by_name(const void *region, const char *name, struct vex_collection_facts *out)
+{
+    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+        if (vex_control_collection(region, slot, out) && strcmp(out->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void describe(const void *region, uint32_t slot, const struct vex_collection_facts *facts,
+                     struct vex_collection_info *out)
+{
+    struct vex_view_state state = {0};
+    struct vex_list_block list = {0};
+    (void)vex_control_view(region, slot, facts->id, &state);
+    if (state.list_id != 0 && !vex_control_list(region, state.list_block, state.list_id, &list)) {
+        list.segments_count = 0;
+    }
+    *out = (struct vex_collection_info){
+        .size = sizeof(*out),
+        .id = facts->id,
+        .dim = facts->dim,
+        .metric = facts->metric,
+        .segments = list.segments_count,
+        .count = state.live_rows,
+        .dead = state.dead_rows,
+        .shm_bytes = state.shm_bytes,
+        .lsn = state.lsn,
+    };
+    (void)snprintf(out->name, sizeof(out->name), "%s", facts->name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct vex_collection_info *)a)->name,
+                  ((const struct vex_collection_info *)b)->name);
+}
+
+enum vex_status vex_collection_list(struct vex_db *db, struct vex_collection_info *infos,
+                                    size_t capacity, size_t *out_count, struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    if (!out_count || (capacity && !infos)) {
+        return vex_error_set(error, VEX_ERR_INVALID, "list: infos or out_count is NULL");
+    }
+    for (size_t i = 0; i < capacity && i < VEX_COLLECTIONS_MAX; i++) {
+        if (infos[i].size != sizeof(infos[i])) {
+            return vex_error_set(error, VEX_ERR_INVALID, "list: the size of entry %zu is not set", i);
+        }
+    }
+    struct vex_collection_info *all = calloc(VEX_COLLECTIONS_MAX, sizeof(*all));
+    if (!all) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "list: out of memory");
+    }
+    struct attachment *attachment = NULL;
+    struct reader_slot *slot = NULL;
+    status = pin_fresh(db, &attachment, &slot, error);
+    if (status != VEX_OK) {
+        free(all);
+        return status;
+    }
+    size_t count = 0;
+    for (uint32_t i = 0; i < VEX_COLLECTIONS_MAX; i++) {
+        struct vex_collection_facts facts;
+        if (vex_control_collection(attachment->control.memory, i, &facts)) {
+            describe(attachment->control.memory, i, &facts, &all[count++]);
+        }
+    }
+    (void)vex_db_unpin(slot);
+    qsort(all, count, sizeof(*all), by_name);
+    for (size_t i = 0; i < count && i < capacity; i++) {
+        infos[i] = all[i];
+    }
+    free(all);
+    *out_count = count;
+    return VEX_OK;
+}
+
+/* ---- handles --------------------------------------------------------------------------------- */
+
+enum vex_status vex_collection_open(struct vex_db *db, const char *name,
+                                    struct vex_collection **out_collection, struct vex_error *error)
+{
+    if (!out_collection) {
+        return vex_error_set(error, VEX_ERR_INVALID, "out_collection is NULL");
+    }
+    *out_collection = NULL;
+    enum vex_status status = vex_db_check(db, error);
+    if (status == VEX_OK && !name) {
+        status = vex_error_set(error, VEX_ERR_INVALID, "the collection's name is NULL");
+    }
+    struct attachment *attachment = NULL;
+    struct reader_slot *slot = NULL;
+    status = status == VEX_OK ? pin_fresh(db, &attachment, &slot, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_collection_facts facts;
+    bool found = find_by_name(attachment->control.memory, name, &facts);
+    (void)vex_db_unpin(slot);
+    if (!found) {
+        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.80s", name);
+    }
+    struct vex_collection *collection = calloc(1, sizeof(*collection));
+    if (!collection) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    collection->db = db;
+    collection->facts = facts;
+    (void)pthread_mutex_init(&collection->lock, NULL);
+    *out_collection = collection;
+    return VEX_OK;
+}
+
+void vex_collection_close(struct vex_collection *collection)
+{
+    if (!collection) {
+        return;
+    }
+    if (vex_db_check(collection->db, NULL) != VEX_OK) {
+        return; /* in a forked child: nothing of it came along */
+    }
+    /* relaxed: nobody else uses the handle any more. */
+    vex_cache_free(atomic_load_explicit(&collection->cache, memory_order_relaxed));
+    while (collection->replaced) {
+        struct view_cache *next = collection->replaced->next;
+        vex_cache_free(collection->replaced);
+        collection->replaced = next;
+    }
+    (void)pthread_mutex_destroy(&collection->lock);
+    free(collection);
+}
+
+enum vex_status vex_collection_describe(struct vex_collection *collection,
+                                        struct vex_collection_info *out, struct vex_error *error)
+{
+    if (!collection || !out || out->size != sizeof(*out)) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "describe: collection or out is NULL, or its size is not set");
+    }
+    enum vex_status status = vex_db_check(collection->db, error);
+    struct reading reading;
+    status = status == VEX_OK ? vex_reading_begin(collection, true, 0, 0, &reading, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    *out = (struct vex_collection_info){
+        .size = sizeof(*out),
+        .id = collection->facts.id,
+        .dim = collection->facts.dim,
+        .metric = collection->facts.metric,
+        .segments = reading.view.segments_count,
+        .count = reading.live_rows,
+        .dead = reading.dead_rows,
+        .shm_bytes = reading.shm_bytes,
+        .lsn = reading.view.lsn,
+    };
+    (void)snprintf(out->name, sizeof(out->name), "%s", collection->facts.name);
+    (void)vex_db_unpin(reading.slot);
+    return VEX_OK;
+}
+
+const char *vex_metric_name(enum vex_metric metric)
+{
+    switch (metric) {
+    case VEX_METRIC_L2:
+        return "l2";
+    case VEX_METRIC_COSINE:
+        return "cosine";
+    case VEX_METRIC_DOT:
+        return "dot";
+    default:
+        return "unknown";
+    }
+}

@@ -1,0 +1,432 @@
+#include "libclient/client.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "libclient/spawn.h"
+#include "shm/wire.h"
+
+#define OPEN_TIMEOUT_MS 30000u
+#define IDLE_TIMEOUT_MS 10000u
+#define RETRY_NS 100000000u
+#define CONNECT_PAUSE_NS 5000000
+
+/* ---- attaching ------------------------------------------------------------------------------- */
+
+enum vex_status vex_db_check(const struct vex_db *db, struct vex_error *error)
+{
+    if (!db) {
+        return vex_error_set(error, VEX_ERR_INVALID, "the handle is NULL");
+    }
+    if (db->fork_count != vex_fork_count()) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "this handle was opened before fork(): open the instance again in "
+                             "the child");
+    }
+    return VEX_OK;
+}
+
+static struct attachment *current_of(struct vex_db *db)
+{
+    /* pairs: ATTACHMENT with replace_attachment. seq_cst: see attachment.h, "Letting go". */
+    return atomic_load_explicit(&db->current, memory_order_seq_cst);
+}
+
+/* With the lock held. */
+static void replace_attachment(struct vex_db *db, struct attachment *attachment)
+{
+    struct attachment *old = current_of(db);
+    /* pairs: ATTACHMENT with current_of. seq_cst: before the look at the slots. */
+    atomic_store_explicit(&db->current, attachment, memory_order_seq_cst);
+    if (old) {
+        old->next = db->old;
+        db->old = old;
+    }
+    for (struct attachment *idle = db->old; idle; idle = idle->next) {
+        if (idle->connection && idle->calls == 0) {
+            (void)vex_attachment_hibernate(idle);
+        }
+    }
+}
+
+static enum vex_status attach_locked(struct vex_db *db, struct vex_error *error)
+{
+    struct attachment *attachment = NULL;
+    enum vex_status status = vex_attachment_open(db->directory, &attachment, error);
+    if (status == VEX_OK) {
+        replace_attachment(db, attachment);
+    }
+    return status;
+}
+
+static void make_parents(const char *directory)
+{
+    char path[PATH_MAX];
+    size_t length = strlen(directory);
+    if (length == 0 || length >= sizeof(path)) {
+        return;
+    }
+    memcpy(path, directory, length + 1);
+    for (char *at = path + 1; *at; at++) {
+        if (*at == '/') {
+            *at = 0;
+            (void)mkdir(path, 0755);
+            *at = '/';
+        }
+    }
+    /* For the daemon's diagnostics, before it runs; it reports what is wrong with the directory. */
+    (void)mkdir(path, 0750);
+}
+
+/* A daemon that is starting or ending shows as a refused or broken connection for a moment. */
+static bool may_pass(enum vex_status status)
+{
+    return status == VEX_ERR_UNAVAILABLE || status == VEX_ERR_BUSY;
+}
+
+static enum vex_status attach_or_spawn_locked(struct vex_db *db, struct vex_error *error)
+{
+    uint64_t deadline_ns = vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
+    for (;;) {
+        enum vex_status status = attach_locked(db, error);
+        if (!may_pass(status) || db->options.no_spawn) {
+            return status;
+        }
+        make_parents(db->directory);
+        status = vex_spawn_daemon(db->directory, db->vexd_path, db->options.idle_timeout_ms,
+                                  deadline_ns, error);
+        if (status != VEX_OK && status != VEX_ERR_BUSY) {
+            return status;
+        }
+        status = attach_locked(db, error);
+        if (!may_pass(status) || vex_clock_ns() >= deadline_ns) {
+            return status;
+        }
+        (void)nanosleep(&(struct timespec){0, CONNECT_PAUSE_NS}, NULL);
+    }
+}
+
+enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachment,
+                              struct vex_error *error)
+{
+    (void)pthread_mutex_lock(&db->lock);
+    struct attachment *attachment = current_of(db);
+    enum vex_status status = VEX_OK;
+    if (!attachment || vex_attachment_is_stale(attachment)) {
+        status = attach_or_spawn_locked(db, error);
+    }
+    *out_attachment = NULL;
+    if (status == VEX_OK) {
+        *out_attachment = current_of(db);
+        (*out_attachment)->calls++;
+    }
+    (void)pthread_mutex_unlock(&db->lock);
+    return status;
+}
+
+void vex_db_done(struct vex_db *db, struct attachment *attachment)
+{
+    (void)pthread_mutex_lock(&db->lock);
+    attachment->calls--;
+    (void)pthread_mutex_unlock(&db->lock);
+}
+
+void vex_db_try_attach(struct vex_db *db)
+{
+    uint64_t now_ns = vex_clock_ns();
+    /* relaxed: only paces the attempts. */
+    uint64_t after_ns = atomic_load_explicit(&db->retry_after_ns, memory_order_relaxed);
+    if (now_ns < after_ns || pthread_mutex_trylock(&db->lock) != 0) {
+        return;
+    }
+    /* relaxed: as above. */
+    atomic_store_explicit(&db->retry_after_ns, now_ns + RETRY_NS, memory_order_relaxed);
+    struct vex_error ignored;
+    (void)attach_locked(db, &ignored);
+    (void)pthread_mutex_unlock(&db->lock);
+}
+
+/* ---- pinning --------------------------------------------------------------------------------- */
+
+bool vex_db_unpin(struct reader_slot *slot)
+{
+    return vex_unpin(slot->page, slot->slot);
+}
+
+enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_attachment,
+                           struct reader_slot **out_slot, struct vex_error *error)
+{
+    for (;;) {
+        struct attachment *attachment = current_of(db);
+        enum vex_status status = VEX_OK;
+        struct reader_slot *slot = own ? vex_attachment_thread_slot(attachment, &status, error)
+                                       : vex_attachment_take_slot(attachment, &status, error);
+        if (!slot) {
+            if (current_of(db) == attachment) {
+                return status;
+            }
+            continue;
+        }
+        vex_pin_enter(slot->slot, slot->last_generation);
+        /* After the slot, not before: see attachment.h, "Letting go". */
+        if (current_of(db) == attachment) {
+            slot->last_generation =
+                vex_pin_refresh(attachment->control.memory, slot->slot, slot->last_generation);
+            *out_attachment = attachment;
+            *out_slot = slot;
+            return VEX_OK;
+        }
+        (void)vex_db_unpin(slot);
+        if (!own) {
+            vex_attachment_give_slot(slot);
+        }
+    }
+}
+
+/* ---- public ---------------------------------------------------------------------------------- */
+
+static char *default_directory(void)
+{
+    const char *given = getenv("VEXDB_DIR");
+    if (given && *given) {
+        return strdup(given);
+    }
+    const char *home = getenv("HOME");
+    char *path = NULL;
+    return home && *home && asprintf(&path, "%s/.local/share/vexdb", home) > 0 ? path : NULL;
+}
+
+static enum vex_status set_options(struct vex_db *db, const struct vex_open_options *options,
+                                   struct vex_error *error)
+{
+    if (options) {
+        if (options->size != sizeof(*options)) {
+            return vex_error_set(error, VEX_ERR_INVALID, "open options: size is %zu, expected %zu",
+                                 options->size, sizeof(*options));
+        }
+        db->options = *options;
+    }
+    db->options.timeout_ms = db->options.timeout_ms ? db->options.timeout_ms : OPEN_TIMEOUT_MS;
+    db->options.idle_timeout_ms =
+        db->options.idle_timeout_ms ? db->options.idle_timeout_ms : IDLE_TIMEOUT_MS;
+    if (db->options.vexd_path && !(db->vexd_path = strdup(db->options.vexd_path))) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    return VEX_OK;
+}
+
+static enum vex_status set_directory(struct vex_db *db, const char *dir, struct vex_error *error)
+{
+    if (dir && !*dir) {
+        return vex_error_set(error, VEX_ERR_INVALID, "the directory's name is empty");
+    }
+    char *given = dir ? strdup(dir) : default_directory();
+    if (!given) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "no directory: give one, or set VEXDB_DIR or HOME");
+    }
+    if (strlen(given) > PATH_MAX - 64) {
+        free(given);
+        return vex_error_set(error, VEX_ERR_INVALID, "the directory's name is too long");
+    }
+    if (given[0] == '/') {
+        db->directory = given;
+        return VEX_OK;
+    }
+    /* The caller may change its working directory later. */
+    char *here = getcwd(NULL, 0);
+    int length = here ? asprintf(&db->directory, "%s/%s", here, given) : -1;
+    free(here);
+    free(given);
+    if (length < 0) {
+        db->directory = NULL;
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    return VEX_OK;
+}
+
+enum vex_status vex_open(const char *dir, const struct vex_open_options *options,
+                         struct vex_db **out_db, struct vex_error *error)
+{
+    if (!out_db) {
+        return vex_error_set(error, VEX_ERR_INVALID, "out_db is NULL");
+    }
+    *out_db = NULL;
+    struct vex_db *db = calloc(1, sizeof(*db));
+    if (!db) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    (void)pthread_mutex_init(&db->lock, NULL);
+    struct attachment *attachment = NULL;
+    enum vex_status status = set_options(db, options, error);
+    status = status == VEX_OK ? set_directory(db, dir, error) : status;
+    db->fork_count = vex_fork_count();
+    status = status == VEX_OK ? vex_db_ensure(db, &attachment, error) : status;
+    if (status != VEX_OK) {
+        vex_close(db);
+        return status;
+    }
+    *out_db = db;
+    return VEX_OK;
+}
+
+void vex_close(struct vex_db *db)
+{
+    if (!db) {
+        return;
+    }
+    struct attachment *attachment = current_of(db);
+    if (db->fork_count != vex_fork_count()) {
+        /* The mappings did not come along (MADV_DONTFORK) and the locks may be held: leave them. */
+        if (attachment) {
+            vex_attachment_abandon(attachment);
+        }
+        return;
+    }
+    vex_attachment_close(attachment);
+    while (db->old) {
+        struct attachment *next = db->old->next;
+        vex_attachment_close(db->old);
+        db->old = next;
+    }
+    (void)pthread_mutex_destroy(&db->lock);
+    free(db->directory);
+    free(db->vexd_path);
+    free(db);
+}
+
+enum vex_status vex_get_stats(struct vex_db *db, struct vex_stats *out, struct vex_error *error)
+{
+    if (!out || out->size != sizeof(*out)) {
+        return vex_error_set(error, VEX_ERR_INVALID, "stats: out is NULL or its size is not set");
+    }
+    struct attachment *attachment = NULL;
+    enum vex_status status = vex_db_check(db, error);
+    status = status == VEX_OK ? vex_db_ensure(db, &attachment, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_reply reply;
+    status = vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false, &reply,
+                                 error);
+    uint8_t uuid[VEX_UUID_BYTES];
+    memcpy(uuid, attachment->uuid, sizeof(uuid));
+    vex_db_done(db, attachment);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_stats_body body;
+    if (reply.body.bytes != sizeof(body)) {
+        vex_buffer_deinit(&reply.body);
+        return vex_error_set(error, VEX_ERR_PROTOCOL, "stats of a strange length");
+    }
+    memcpy(&body, reply.body.data, sizeof(body));
+    vex_buffer_deinit(&reply.body);
+    *out = (struct vex_stats){
+        .size = sizeof(*out),
+        .daemon_pid = body.daemon_pid,
+        .clients = body.clients,
+        .collections = body.collections,
+        .read_only = body.read_only != 0,
+        .embedded = body.embedded != 0,
+        .lsn = body.lsn,
+        .generation = body.generation,
+        .uptime_ms = body.uptime_ms,
+        .live_rows = body.live_rows,
+        .dead_rows = body.dead_rows,
+        .shm_bytes = body.shm_bytes,
+        .log_bytes = body.log_bytes,
+        .log_file_bytes = body.log_file_bytes,
+        .commits = body.commits,
+        .records = body.records,
+        .replayed = body.replayed,
+        .torn_tails = body.torn_tails,
+    };
+    (void)snprintf(out->version, sizeof(out->version), "%.15s", body.version);
+    (void)snprintf(out->io_backend, sizeof(out->io_backend), "%.15s", body.io_backend);
+    vex_uuid_text(out->instance, uuid);
+    return VEX_OK;
+}
+
+enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    (void)pthread_mutex_lock(&db->lock);
+    if (vex_attachment_is_stale(current_of(db))) {
+        /* Perhaps another daemon serves by now; none is started just to be stopped. */
+        status = attach_locked(db, error);
+    }
+    struct attachment *attachment = current_of(db);
+    attachment->calls++;
+    (void)pthread_mutex_unlock(&db->lock);
+    struct vex_reply reply;
+    if (status == VEX_OK) {
+        status = vex_connection_call(attachment->connection, VEX_OP_SHUTDOWN, NULL, 0, false,
+                                     &reply, error);
+    }
+    if (status == VEX_OK) {
+        vex_buffer_deinit(&reply.body);
+        uint64_t deadline_ns = vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
+        if (!vex_connection_await_end(attachment->connection, deadline_ns)) {
+            status = vex_error_set(error, VEX_ERR_TIMEOUT, "vexd has not stopped yet");
+        }
+    }
+    vex_db_done(db, attachment);
+    return status;
+}
+
+enum vex_status vex_wait(struct vex_db *db, uint64_t lsn, uint32_t timeout_ms,
+                         struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    uint64_t deadline_ns = vex_clock_ns() + timeout_ms * UINT64_C(1000000);
+    while (status == VEX_OK) {
+        struct attachment *attachment = NULL;
+        struct reader_slot *slot = NULL;
+        status = vex_db_pin(db, true, &attachment, &slot, error);
+        if (status != VEX_OK) {
+            return status;
+        }
+        bool reached = vex_control_wait(attachment->control.memory, lsn, deadline_ns);
+        bool stale = vex_attachment_is_stale(attachment);
+        (void)vex_db_unpin(slot);
+        if (reached) {
+            return VEX_OK;
+        }
+        if (vex_clock_ns() >= deadline_ns) {
+            return vex_error_set(error, VEX_ERR_TIMEOUT, "LSN %llu was not published within %u ms",
+                                 (unsigned long long)lsn, timeout_ms);
+        }
+        if (stale) {
+            vex_db_try_attach(db);
+            (void)nanosleep(&(struct timespec){0, CONNECT_PAUSE_NS}, NULL);
+        }
+    }
+    return status;
+}
+
+const char *vex_version(void)
+{
+    return VEX_VERSION;
+}
+
+const char *vex_status_text(enum vex_status status)
+{
+    return vex_base_status_text(status);
+}
+
+const char *vex_status_name(enum vex_status status)
+{
+    return vex_base_status_name(status);
+}

@@ -1,0 +1,361 @@
+/*
+ * libvex: search a VexDB instance in your own thread, write to it durably.
+ *
+ * An instance is a directory. Its writer daemon, vexd, is the only process that changes anything;
+ * this library maps the snapshot that vexd publishes in shared memory, read-only, and searches it
+ * in place. A read makes no system call, takes no lock and waits for nobody. A write travels to
+ * vexd over a UNIX socket and returns once it is on disk and visible.
+ *
+ * THREADS    Handles may be used from any number of threads at once, except a struct vex_snapshot:
+ *            it may move between threads but serves one at a time. Closing a handle while another
+ *            thread still uses it is an error of the caller.
+ * FORK       A child must not use handles opened before fork(): every call on them returns
+ *            VEX_ERR_INVALID there. Open the instance again in the child.
+ * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers into a
+ *            snapshot are valid until vex_snapshot_close(). Nothing is ever to be free()d by you.
+ * ERRORS     Every call that can fail returns enum vex_status; the last argument, which may be NULL,
+ *            receives the message. On failure handles become NULL and other outputs hold nothing of meaning.
+ * OPTIONS    Option and result structs begin with their size, so that old programs meet new
+ *            libraries safely. Start from the _INIT macro, or zero the struct and set `size`.
+ * HYGIENE    No threads, no signal handlers, no output, no global state that needs set-up; one
+ *            thread-local slot cache. Signals that interrupt a call restart it.
+ *
+ * DISTANCES  Smaller is nearer for VEX_METRIC_L2 (squared Euclidean distance) and VEX_METRIC_COSINE
+ *            (1 - cosine); larger is nearer for VEX_METRIC_DOT (the dot product itself). Ranking is
+ *            by the distance computed in double precision and then by the lower id, so that equal
+ *            data gives equal answers on every processor; the value handed out is rounded to float.
+ */
+#ifndef VEX_VEX_H
+#define VEX_VEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <vex/status.h>
+#include <vex/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Limits and the enums vex_metric and vex_write_kind are in <vex/types.h>. */
+
+#define VEX_API __attribute__((visibility("default")))
+#define VEX_MUST_CHECK __attribute__((warn_unused_result))
+
+#define VEX_VERSION_MAJOR 0
+#define VEX_VERSION_MINOR 1
+#define VEX_VERSION_PATCH 0
+
+struct vex_db;         /* a connection to one instance */
+struct vex_collection; /* one collection of it */
+struct vex_snapshot;   /* one immutable state of one collection */
+
+/* ---- library ------------------------------------------------------------------------------- */
+
+/* "0.1.0"; static storage. */
+VEX_API const char *vex_version(void);
+/* Short English text of a status code; static storage, never NULL. */
+VEX_API const char *vex_status_text(enum vex_status status);
+/* "VEX_ERR_NOT_FOUND" for VEX_ERR_NOT_FOUND and so on; static storage, never NULL. */
+VEX_API const char *vex_status_name(enum vex_status status);
+/* "l2", "cosine", "dot", or "unknown"; static storage. */
+VEX_API const char *vex_metric_name(enum vex_metric metric);
+/* Name of the distance kernels chosen for this processor: "scalar", "avx2" or "avx512". The
+ * environment variable VEX_ISA lowers the choice. Static storage. */
+VEX_API const char *vex_isa_name(void);
+
+/* ---- instance ------------------------------------------------------------------------------ */
+
+struct vex_open_options {
+    size_t size;
+    bool no_spawn;            /* fail with VEX_ERR_UNAVAILABLE instead of starting a private vexd */
+    uint32_t timeout_ms;      /* for start and connect; 0 = 30,000 */
+    uint32_t idle_timeout_ms; /* a private vexd ends after so long without clients; 0 = 10,000 */
+    const char *vexd_path;    /* the daemon program; NULL = $VEXD_PATH, beside libvex, or $PATH */
+};
+/* clang-format off */
+#define VEX_OPEN_OPTIONS_INIT {sizeof(struct vex_open_options), false, 0, 0, NULL}
+/* clang-format on */
+
+/*
+ * Opens the instance in directory `dir` (NULL = $VEXDB_DIR, else ~/.local/share/vexdb). When no
+ * daemon serves it, a private one is started, creating the directory if need be; several processes
+ * doing this at once end up with one daemon. Blocks until the daemon answers.
+ * Errors: UNAVAILABLE, TIMEOUT, VERSION, PERMISSION, CORRUPT (the daemon refused the directory; the
+ * message quotes it), NOMEM, INVALID.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_open(const char *dir,
+                                                const struct vex_open_options *options,
+                                                struct vex_db **out_db, struct vex_error *error);
+/* Closes the connection. Close its collections and snapshots first. NULL is allowed. */
+VEX_API void vex_close(struct vex_db *db);
+
+struct vex_stats {
+    size_t size;
+    uint32_t daemon_pid;
+    uint32_t clients;
+    uint32_t collections;
+    bool read_only;           /* latched by an I/O error of the log */
+    bool embedded;            /* started by a client, ends itself when idle */
+    char version[16];         /* of the daemon */
+    char io_backend[16];      /* "uring" or "sync" */
+    char instance[40];        /* UUID in text form */
+    uint64_t lsn;             /* last durable and published record */
+    uint64_t generation;      /* number of publications so far */
+    uint64_t uptime_ms;
+    uint64_t live_rows;
+    uint64_t dead_rows;       /* rows deleted or replaced whose space is not yet reclaimed */
+    uint64_t shm_bytes;       /* shared memory held by the instance */
+    uint64_t log_bytes;       /* bytes of log records written since the directory was made */
+    uint64_t log_file_bytes;  /* size of the log files on disk, prepared space included */
+    uint64_t commits;         /* group commits since the daemon started */
+    uint64_t records;         /* records made durable since the daemon started */
+    uint64_t replayed;        /* records replayed at its start */
+    uint64_t torn_tails;      /* incomplete batches dropped at its start; none was acknowledged */
+};
+
+/* Asks the daemon. `out->size` must be set. Errors: UNAVAILABLE, TIMEOUT, INVALID. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_get_stats(struct vex_db *db, struct vex_stats *out,
+                                                     struct vex_error *error);
+/* Asks the daemon to stop after all accepted writes are on disk; returns when it has gone.
+ * Readers keep their last snapshot. Errors: UNAVAILABLE, TIMEOUT. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error);
+/* Waits until reads of this instance see record `lsn`. Errors: TIMEOUT, UNAVAILABLE, INVALID. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_wait(struct vex_db *db, uint64_t lsn,
+                                                uint32_t timeout_ms, struct vex_error *error);
+
+/* ---- collections --------------------------------------------------------------------------- */
+
+struct vex_collection_options {
+    size_t size;
+    uint32_t dim; /* 1..VEX_DIM_MAX */
+    enum vex_metric metric;
+};
+/* clang-format off */
+#define VEX_COLLECTION_OPTIONS_INIT {sizeof(struct vex_collection_options), 0, VEX_METRIC_L2}
+/* clang-format on */
+
+struct vex_collection_info {
+    size_t size;
+    char name[VEX_NAME_MAX + 1];
+    uint32_t id; /* never reused within an instance */
+    uint32_t dim;
+    enum vex_metric metric;
+    uint32_t segments;
+    uint64_t count;     /* live vectors */
+    uint64_t dead;      /* dead rows still held */
+    uint64_t shm_bytes; /* shared memory of its segments */
+    uint64_t lsn;       /* last record that changed it */
+};
+
+/*
+ * Names are 1..VEX_NAME_MAX bytes of letters, digits, '_', '-' and '.', not starting with '.'.
+ * Durable when it returns. Errors: INVALID, DIM, EXISTS, LIMIT, NO_SPACE, READ_ONLY, UNAVAILABLE,
+ * UNKNOWN_OUTCOME.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status
+vex_collection_create(struct vex_db *db, const char *name,
+                      const struct vex_collection_options *options, struct vex_error *error);
+/* Removes a collection and everything in it, durably. Open snapshots of it stay readable.
+ * Errors: NO_COLLECTION, READ_ONLY, UNAVAILABLE, UNKNOWN_OUTCOME. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_drop(struct vex_db *db, const char *name,
+                                                           struct vex_error *error);
+/*
+ * Fills up to `capacity` entries in name order and sets *out_count to the number there are, which
+ * may be larger. `infos[i].size` must be set in each entry. infos may be NULL if capacity is 0.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_list(struct vex_db *db,
+                                                           struct vex_collection_info *infos,
+                                                           size_t capacity, size_t *out_count,
+                                                           struct vex_error *error);
+/* Errors: NO_COLLECTION, INVALID, NOMEM. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_open(struct vex_db *db, const char *name,
+                                                           struct vex_collection **out_collection,
+                                                           struct vex_error *error);
+VEX_API void vex_collection_close(struct vex_collection *collection);
+/* `out->size` must be set. Errors: GONE, INVALID. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_describe(struct vex_collection *collection,
+                                                               struct vex_collection_info *out,
+                                                               struct vex_error *error);
+
+/* ---- writes -------------------------------------------------------------------------------- */
+
+/*
+ * Items of one write. All arrays have `count` entries and stay the caller's.
+ * One batch is one record of the log: all of it happens or nothing, and it becomes visible at once.
+ * The same id may stand in an upsert or update batch more than once; the last one wins. In an insert
+ * or delete batch a repeated id is an error.
+ */
+struct vex_batch {
+    size_t size;
+    size_t count;                  /* 1..VEX_BATCH_COUNT_MAX */
+    const uint64_t *ids;           /* 0..VEX_ID_MAX; NULL = the coordinator numbers them (inserts) */
+    const float *vectors;          /* count x dim, row after row; NULL for deletes */
+    size_t dim;                    /* of the vectors; must be the collection's; 0 for deletes */
+    const void *const *payloads;   /* NULL = none; an entry may be NULL */
+    const size_t *payload_bytes;   /* with payloads; each at most VEX_PAYLOAD_MAX */
+};
+/* clang-format off */
+#define VEX_BATCH_INIT {sizeof(struct vex_batch), 0, NULL, NULL, 0, NULL, NULL}
+/* clang-format on */
+
+/* What an acknowledgement says. Acknowledged means: on disk, and visible to every read that starts
+ * afterwards, in any process. */
+struct vex_ack {
+    size_t size;
+    uint64_t lsn;      /* pass it as min_lsn to see at least this write */
+    uint64_t first_id; /* of the ids made by the coordinator: first_id .. first_id + count - 1 */
+    uint64_t count;
+};
+/* clang-format off */
+#define VEX_ACK_INIT {sizeof(struct vex_ack), 0, 0, 0}
+/* clang-format on */
+
+/*
+ * Sends one batch and blocks until it is acknowledged; threads that write at the same time share
+ * group commits. `out_ack` may be NULL. On any error but UNKNOWN_OUTCOME nothing has changed.
+ * Errors: INVALID, DIM, NOT_FINITE, ZERO_VECTOR (cosine), LIMIT, EXISTS, NOT_FOUND, GONE, NO_SPACE,
+ * READ_ONLY, UNAVAILABLE, UNKNOWN_OUTCOME, NOMEM. The message names the item and its id.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_write(struct vex_collection *collection,
+                                                 enum vex_write_kind kind,
+                                                 const struct vex_batch *batch,
+                                                 struct vex_ack *out_ack, struct vex_error *error);
+
+/* One vector. `id` points at the id to use; NULL lets the coordinator make one (see out_ack). */
+VEX_API VEX_MUST_CHECK enum vex_status vex_insert(struct vex_collection *collection,
+                                                  const uint64_t *id, const float *vector,
+                                                  size_t dim, const void *payload,
+                                                  size_t payload_bytes, struct vex_ack *out_ack,
+                                                  struct vex_error *error);
+VEX_API VEX_MUST_CHECK enum vex_status vex_upsert(struct vex_collection *collection, uint64_t id,
+                                                  const float *vector, size_t dim,
+                                                  const void *payload, size_t payload_bytes,
+                                                  struct vex_ack *out_ack,
+                                                  struct vex_error *error);
+VEX_API VEX_MUST_CHECK enum vex_status vex_update(struct vex_collection *collection, uint64_t id,
+                                                  const float *vector, size_t dim,
+                                                  const void *payload, size_t payload_bytes,
+                                                  struct vex_ack *out_ack,
+                                                  struct vex_error *error);
+VEX_API VEX_MUST_CHECK enum vex_status vex_delete(struct vex_collection *collection, uint64_t id,
+                                                  struct vex_ack *out_ack,
+                                                  struct vex_error *error);
+
+/* ---- reads --------------------------------------------------------------------------------- */
+
+struct vex_read_options {
+    size_t size;
+    uint64_t min_lsn;              /* see at least this record; 0 = whatever is current */
+    uint32_t timeout_ms;           /* for min_lsn; 0 = 5,000 */
+    struct vex_snapshot *snapshot; /* read this state instead of the current one; NULL = current */
+};
+/* clang-format off */
+#define VEX_READ_OPTIONS_INIT {sizeof(struct vex_read_options), 0, 0, NULL}
+/* clang-format on */
+
+/*
+ * A snapshot is one state of one collection, kept until it is closed: several reads see the same
+ * rows, and the pointers handed out stay valid. It holds memory in the daemon: close it soon.
+ * Errors: GONE, TIMEOUT, NOMEM, UNAVAILABLE.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_snapshot_open(struct vex_collection *collection,
+                                                         const struct vex_read_options *options,
+                                                         struct vex_snapshot **out_snapshot,
+                                                         struct vex_error *error);
+VEX_API void vex_snapshot_close(struct vex_snapshot *snapshot);
+/* Every record up to this one is in the snapshot, and none after it. */
+VEX_API uint64_t vex_snapshot_lsn(const struct vex_snapshot *snapshot);
+
+struct vex_search_options {
+    size_t size;
+    uint32_t k;               /* neighbours wanted, 1..VEX_K_MAX */
+    bool payloads;            /* also hand out payloads, see struct vex_results */
+    struct vex_read_options read;
+};
+/* clang-format off */
+#define VEX_SEARCH_OPTIONS_INIT {sizeof(struct vex_search_options), 10, false, VEX_READ_OPTIONS_INIT}
+/* clang-format on */
+
+/*
+ * Caller's arrays for the hits of `queries_count` queries; hit j of query i is at [i * k + j],
+ * nearest first. Unused places get id UINT64_MAX and distance infinity (dot: -infinity).
+ * Payloads: with options.payloads, payloads[] and payload_bytes[] are filled (NULL and 0 = the hit has
+ * none). With a snapshot they point into it. Without one they are copied to payload_buffer; when it
+ * is too small the call fails with VEX_ERR_BUFFER and the message says how many bytes are needed.
+ */
+struct vex_results {
+    size_t size;
+    uint64_t *ids;      /* queries_count * k */
+    float *distances;   /* queries_count * k */
+    uint32_t *counts;   /* queries_count: hits found, less than k only if the collection has less */
+    const void **payloads; /* queries_count * k, or NULL */
+    size_t *payload_bytes; /* queries_count * k, or NULL */
+    void *payload_buffer;
+    size_t payload_buffer_bytes;
+};
+
+struct vex_search_info {
+    size_t size;
+    uint64_t count;        /* hits over all queries */
+    bool complete;         /* true: each query got its k nearest, or all rows there are */
+    bool stale;            /* true: no daemon is connected, the snapshot may be old */
+    const char *mode;      /* "exact"; static storage */
+    uint64_t snapshot_lsn; /* the state that was searched */
+    uint64_t rows_visited; /* rows compared, over all queries */
+};
+
+/*
+ * The k nearest vectors to each of `queries_count` queries of `dim` floats, row after row.
+ * `out_info` may be NULL. Errors: INVALID, DIM, NOT_FINITE, ZERO_VECTOR, LIMIT, BUFFER, GONE,
+ * TIMEOUT (min_lsn), CORRUPT (shared memory does not hold what it should), NOMEM.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_search(struct vex_collection *collection,
+                                                  const float *queries, size_t queries_count,
+                                                  size_t dim,
+                                                  const struct vex_search_options *options,
+                                                  struct vex_results *results,
+                                                  struct vex_search_info *out_info,
+                                                  struct vex_error *error);
+
+/* What a stored vector looks like. From vex_snapshot_get() the pointers lead into the snapshot. */
+struct vex_record {
+    size_t size;
+    uint64_t id;
+    const float *vector; /* dim floats, as they were given */
+    size_t dim;
+    const void *payload; /* NULL = none */
+    size_t payload_bytes;
+    uint64_t lsn;        /* the snapshot that was read */
+};
+
+/* Zero-copy. `out->size` must be set. Errors: NOT_FOUND, INVALID, CORRUPT. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_snapshot_get(struct vex_snapshot *snapshot, uint64_t id,
+                                                        struct vex_record *out,
+                                                        struct vex_error *error);
+/*
+ * Copies: `vector` (NULL = not wanted) must hold the collection's dim floats, given as vector_dim;
+ * `payload` (NULL = not wanted) holds payload_capacity bytes. Then `out`, which may be NULL, points at
+ * these buffers. Errors: NOT_FOUND, DIM, BUFFER (payload larger than payload_capacity; nothing was
+ * copied and the message says how many bytes are needed), GONE, TIMEOUT, CORRUPT.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_get(struct vex_collection *collection, uint64_t id,
+                                               const struct vex_read_options *options,
+                                               float *vector, size_t vector_dim, void *payload,
+                                               size_t payload_capacity, struct vex_record *out,
+                                               struct vex_error *error);
+/* Errors: GONE, TIMEOUT, CORRUPT. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_exists(struct vex_collection *collection, uint64_t id,
+                                                  const struct vex_read_options *options,
+                                                  bool *out_exists, struct vex_error *error);
+/* Live vectors. Errors: GONE, TIMEOUT. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_count(struct vex_collection *collection,
+                                                 const struct vex_read_options *options,
+                                                 uint64_t *out_count, struct vex_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
