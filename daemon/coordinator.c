@@ -554,7 +554,7 @@ bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait)
 {
     struct vex_log *log = coordinator->log;
     uint64_t before = vex_log_durable_lsn(log);
-    (void)vex_log_poll(log, wait);
+    bool over = vex_log_poll(log, wait);
     if (vex_log_failure(log)) {
         bool news = !coordinator->failed;
         if (news) {
@@ -563,11 +563,10 @@ bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait)
         return news;
     }
     uint64_t durable = vex_log_durable_lsn(log);
-    if (durable == before) {
-        return false;
+    if (durable != before) {
+        vex_registry_apply(coordinator->registry, durable);
     }
-    vex_registry_apply(coordinator->registry, durable);
-    return true;
+    return over;
 }
 
 bool vex_coordinator_idle(const struct vex_coordinator *coordinator)

@@ -59,7 +59,8 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
 
 /* Seals and submits what is staged, if nothing is in flight. True if it did. */
 bool vex_coordinator_commit(struct vex_coordinator *coordinator);
-/* Publishes a batch that has become durable. True if one did, or if the log has just failed. */
+/* Publishes a batch that has become durable. True if nothing is in flight any more that was before (a
+ * watermark counts), or if the log has just failed. */
 bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait);
 /* Nothing staged, nothing in flight. */
 bool vex_coordinator_idle(const struct vex_coordinator *coordinator);

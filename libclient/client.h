@@ -43,7 +43,8 @@ struct view_cache {
     uint64_t list_id;
     uint32_t count;
     struct mapped_segment *mapped[VEX_LIST_SEGMENTS_MAX];
-    uint32_t rows[VEX_LIST_SEGMENTS_MAX]; /* visible rows of all but the last */
+    /* The same segments as a view wants them; the rows of the last one come with each view. */
+    struct vex_view_segment segments[VEX_LIST_SEGMENTS_MAX];
     /* Once replaced: */
     struct attachment *attachment;
     uint64_t replaced_in; /* generation */

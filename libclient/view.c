@@ -149,6 +149,14 @@ static struct mapped_segment *known_mapping(const struct view_cache *cache,
     return NULL;
 }
 
+static enum vex_status more_rows_than_there_are(const struct vex_collection *collection,
+                                                struct vex_error *error)
+{
+    return vex_error_set(error, VEX_ERR_CORRUPT,
+                         "collection %s: a view shows more rows than its segment has",
+                         collection->facts.name);
+}
+
 static enum vex_status fill_cache(struct vex_collection *collection, struct attachment *attachment,
                                   const struct vex_view_state *state, struct view_cache *cache,
                                   struct vex_error *error)
@@ -174,8 +182,11 @@ static enum vex_status fill_cache(struct vex_collection *collection, struct atta
             }
         }
         cache->mapped[i] = mapped;
-        cache->rows[i] = list.segments[i].rows;
+        cache->segments[i] = (struct vex_view_segment){&mapped->segment, list.segments[i].rows};
         cache->count = i + 1;
+        if (list.segments[i].rows > mapped->segment.capacity_rows) {
+            return more_rows_than_there_are(collection, error);
+        }
     }
     return VEX_OK;
 }
@@ -246,14 +257,13 @@ static enum vex_status fill_reading(const struct vex_collection *collection,
                                     struct reading *out, struct vex_error *error)
 {
     const struct view_cache *cache = out->cache;
-    for (uint32_t i = 0; i < cache->count; i++) {
-        uint32_t rows = i + 1 < cache->count ? cache->rows[i] : state->tail_rows;
-        if (rows > cache->mapped[i]->segment.capacity_rows) {
-            return vex_error_set(error, VEX_ERR_CORRUPT,
-                                 "collection %s: a view shows more rows than its segment has",
-                                 collection->facts.name);
+    if (cache->count) {
+        uint32_t tail = cache->count - 1;
+        if (state->tail_rows > cache->segments[tail].segment->capacity_rows) {
+            return more_rows_than_there_are(collection, error);
         }
-        out->segments[i] = (struct vex_view_segment){&cache->mapped[i]->segment, rows};
+        memcpy(out->segments, cache->segments, cache->count * sizeof(out->segments[0]));
+        out->segments[tail].visible_rows = state->tail_rows;
     }
     out->view = (struct vex_view){
         .segments = out->segments,

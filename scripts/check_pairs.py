@@ -21,6 +21,8 @@ In the sources of the folders in FOLDERS:
     what the first ones order, and the thread sanitizer cannot see what fences order.
   * Each name has a releasing store or read-modify-write, an acquiring load or read-modify-write at
     another place, and one row in a table whose first column is headed "pair". No row is without code.
+    A reference count needs one place only, because each thread meets the others there: its
+    read-modify-write, which both releases and acquires, says `pairs: NAME with itself`.
 """
 
 import re
@@ -40,6 +42,7 @@ OPERATION = re.compile(
 )
 NO_ACCESS = ("atomic_is_lock_free",)
 PAIRS = re.compile(r"\bpairs:\s*([A-Z][A-Z0-9_]*)\b")
+WITH_ITSELF = re.compile(PAIRS.pattern + r"\s+with\s+itself\b")
 RELAXED = re.compile(r"\brelaxed:\s*(?:\*\s*)?(\w+\W+\w+)")
 ROW = re.compile(r"^\s*\|\s*`?([^|`]*?)`?\s*\|")
 
@@ -57,6 +60,7 @@ class Access:
         self.kind = kind  # load, store or rmw
         self.orders = orders
         self.pairs = set()
+        self.pairs_with_itself = set()
 
     def releases(self):
         return self.kind != "load" and bool(RELEASING & set(self.orders[:1]))
@@ -139,6 +143,7 @@ def check_comments(source, accesses, findings):
         strong = [order for order in access.orders if order != "relaxed"]
         for text in texts:
             access.pairs.update(PAIRS.findall(text))
+            access.pairs_with_itself.update(WITH_ITSELF.findall(text))
         if strong and not access.pairs:
             findings.add(source.path, access.first_line, f"{access.name} with {strong[0]} has no comment "
                          "'pairs: NAME' of its own on its lines or the three above")
@@ -192,8 +197,10 @@ def check_names(accesses, rows, findings):
             findings.add(path, line, f"pair {name} has one side only: nothing releases")
         elif not acquiring:
             findings.add(path, line, f"pair {name} has one side only: nothing acquires")
-        elif releasing == acquiring and len(releasing) == 1:
-            findings.add(path, line, f"pair {name} has one place only: an access is not its own pair")
+        elif releasing == acquiring and len(releasing) == 1 and \
+                name not in releasing[0].pairs_with_itself:
+            findings.add(path, line, f"pair {name} has one place only; if that is meant, write "
+                         f"'pairs: {name} with itself'")
         if name not in rows:
             findings.add(path, line, f"pair {name} has no row in a table headed 'pair' of a README.md in "
                          + ", ".join(FOLDERS))

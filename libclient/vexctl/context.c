@@ -14,7 +14,7 @@
 static char *collected;
 static size_t collected_bytes;
 
-static _Noreturn void end_without_memory(void)
+void vex_context_end_without_memory(void)
 {
     fputs("vexctl: out of memory\n", stderr);
     exit(VEX_EXIT_FAILED);
@@ -24,7 +24,7 @@ void vex_context_init(struct vex_context *context)
 {
     context->out = open_memstream(&collected, &collected_bytes);
     if (!context->out) {
-        end_without_memory();
+        vex_context_end_without_memory();
     }
 }
 
@@ -33,7 +33,7 @@ enum vex_exit vex_context_finish(struct vex_context *context, enum vex_exit code
     vex_close(context->db);
     context->db = NULL;
     if (fclose(context->out) != 0) {
-        end_without_memory();
+        vex_context_end_without_memory();
     }
     context->out = NULL;
     if (code == VEX_EXIT_OK && (fwrite(collected, 1, collected_bytes, stdout) != collected_bytes ||
@@ -89,11 +89,11 @@ void *vex_context_realloc(void *memory, size_t count, size_t bytes)
 {
     size_t total;
     if (__builtin_mul_overflow(count, bytes, &total)) {
-        end_without_memory();
+        vex_context_end_without_memory();
     }
     void *moved = realloc(memory, total ? total : 1);
     if (!moved) {
-        end_without_memory();
+        vex_context_end_without_memory();
     }
     return moved;
 }

@@ -49,6 +49,7 @@ enum vex_exit vex_context_usage(const struct vex_context *context, const char *f
 /* Memory or the end of the program: a command line tool has nothing to tidy up that is worth a path of
  * its own. The readers, which run on foreign input, return VEX_ERR_NOMEM instead. `count` and `bytes`
  * may both be 0. */
+_Noreturn void vex_context_end_without_memory(void);
 void *vex_context_alloc(size_t count, size_t bytes);
 void *vex_context_realloc(void *memory, size_t count, size_t bytes);
 

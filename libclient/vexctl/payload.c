@@ -64,7 +64,7 @@ char *vex_payload_line(const void *payload, size_t bytes, size_t columns_max)
     size_t line_bytes = 0;
     FILE *to = open_memstream(&line, &line_bytes);
     if (!to) {
-        abort();
+        vex_context_end_without_memory();
     }
     if (!payload) {
         fputc('-', to);
@@ -91,7 +91,7 @@ char *vex_payload_line(const void *payload, size_t bytes, size_t columns_max)
         at += used;
     }
     if (fclose(to) != 0) {
-        abort(); /* a memory stream that cannot be closed: memory is short */
+        vex_context_end_without_memory();
     }
     return line;
 }

@@ -48,7 +48,7 @@ void vex_table_add(struct vex_table *table, const char *format, ...)
     va_start(arguments, format);
     char *cell;
     if (vasprintf(&cell, format, arguments) < 0) {
-        abort(); /* memory is short, or a format is wrong */
+        vex_context_end_without_memory();
     }
     va_end(arguments);
     vex_table_take(table, cell);

@@ -1,0 +1,94 @@
+/*
+ * The kernels in plain C, for processors without a table of their own and as the level that every
+ * other one is compared with.
+ *
+ * A compiler may not reorder a sum of floats, so one running sum would add one float per latency of
+ * an addition. Eight interleaved sums are eight independent additions, which it may put into vector
+ * registers of whatever the baseline has (two of SSE2 or NEON). One row at a time: these loops are
+ * not limited by loads of the query.
+ */
+#include "index/kernels.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define PARTIAL_SUMS 8
+#define EXPONENT_BITS 0x7f800000u
+
+static float total(float sums[PARTIAL_SUMS])
+{
+    for (size_t half = PARTIAL_SUMS / 2; half > 0; half /= 2) {
+        for (size_t j = 0; j < half; j++) {
+            sums[j] += sums[j + half];
+        }
+    }
+    return sums[0];
+}
+
+static float l2(const float *a, const float *b, size_t dim)
+{
+    float sums[PARTIAL_SUMS] = {0};
+    size_t d = 0;
+    for (; dim - d >= PARTIAL_SUMS; d += PARTIAL_SUMS) {
+        for (size_t j = 0; j < PARTIAL_SUMS; j++) {
+            float difference = a[d + j] - b[d + j];
+            sums[j] += difference * difference;
+        }
+    }
+    for (size_t j = 0; j < dim - d; j++) {
+        float difference = a[d + j] - b[d + j];
+        sums[j] += difference * difference;
+    }
+    return total(sums);
+}
+
+static float dot(const float *a, const float *b, size_t dim)
+{
+    float sums[PARTIAL_SUMS] = {0};
+    size_t d = 0;
+    for (; dim - d >= PARTIAL_SUMS; d += PARTIAL_SUMS) {
+        for (size_t j = 0; j < PARTIAL_SUMS; j++) {
+            sums[j] += a[d + j] * b[d + j];
+        }
+    }
+    for (size_t j = 0; j < dim - d; j++) {
+        sums[j] += a[d + j] * b[d + j];
+    }
+    return total(sums);
+}
+
+static void l2_rows_scalar(const float *query, const float *rows, size_t stride, size_t count,
+                           size_t dim, float *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = l2(query, rows + i * stride, dim);
+    }
+}
+
+static void dot_rows_scalar(const float *query, const float *rows, size_t stride, size_t count,
+                            size_t dim, float *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = dot(query, rows + i * stride, dim);
+    }
+}
+
+/* On the bits, not with isfinite: the answer must not depend on how floats are compiled. */
+static bool all_finite_scalar(const float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        if ((bits & EXPONENT_BITS) == EXPONENT_BITS) {
+            return false;
+        }
+    }
+    return true;
+}
+
+const struct vex_kernels vex_kernels_scalar = {
+    .name = "scalar",
+    .l2_rows = l2_rows_scalar,
+    .dot_rows = dot_rows_scalar,
+    .all_finite = all_finite_scalar,
+};
