@@ -1,7 +1,8 @@
 /*
  * Sizes and bytes: checked arithmetic for lengths that arrive from outside, rounding, little-endian
- * access to unaligned memory, a growable buffer, one 64-bit hash. x86-64 and aarch64 are little-endian;
- * the formats are too, so loads and stores are copies (bytes.c refuses to compile elsewhere).
+ * access to unaligned memory, a growable buffer, one 64-bit hash. x86-64 and aarch64 are
+ * little-endian; the formats are too, so loads and stores are copies (bytes.c refuses to compile
+ * elsewhere).
  */
 #ifndef VEX_BASE_BYTES_H
 #define VEX_BASE_BYTES_H
@@ -55,7 +56,8 @@ static inline uint64_t vex_load_u64(const void *from)
 /* XXH3 of `bytes` bytes at `data`. */
 uint64_t vex_hash64(const void *data, size_t bytes, uint64_t seed);
 
-/* Mixes one 64-bit key for hash tables (the finaliser of SplitMix64, Steele et al., OOPSLA 2014). */
+/* Mixes one 64-bit key for hash tables (the finaliser of SplitMix64, Steele et al., OOPSLA
+ * 2014). */
 static inline uint64_t vex_mix64(uint64_t key)
 {
     key = (key ^ (key >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -70,7 +72,8 @@ struct vex_buffer {
     size_t capacity; /* allocated */
 };
 
-/* Makes room for `more` bytes behind those in use. False if memory is short; nothing changed then. */
+/* Makes room for `more` bytes behind those in use. False if memory is short; nothing changed
+ * then. */
 bool vex_buffer_reserve(struct vex_buffer *buffer, size_t more);
 bool vex_buffer_append(struct vex_buffer *buffer, const void *data, size_t bytes);
 /* Drops the first `bytes` bytes. */

@@ -1,8 +1,8 @@
 /*
- * Making and wrapping error messages. The message is made where the error is born and gets context in
- * front on the way up: "open snapshot: control page: layout 2, this library reads 1".
- * All functions return the status, so that `return vex_error_set(...)` reads as one thought, and
- * accept error == NULL. struct vex_error itself is public, see <vex/status.h>.
+ * Making and wrapping error messages. The message is made where the error is born and gets context
+ * in front on the way up: "open snapshot: control page: layout 2, this library reads 1". All
+ * functions return the status, so that `return vex_error_set(...)` reads as one thought, and accept
+ * error == NULL. struct vex_error itself is public, see <vex/status.h>.
  */
 #ifndef VEX_BASE_ERROR_H
 #define VEX_BASE_ERROR_H

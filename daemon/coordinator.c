@@ -106,9 +106,10 @@ static enum vex_status check_ids(struct vex_coordinator *coordinator,
     bool unique = kind == VEX_WRITE_INSERT || kind == VEX_WRITE_DELETE;
     if (!write->ids) {
         if (write->head.count > VEX_ID_MAX - collection->next_id) {
-            return vex_error_set(error, VEX_ERR_LIMIT,
-                                 "no ids left above the largest one in use, %llu; give ids yourself",
-                                 (unsigned long long)(collection->next_id - 1));
+            return vex_error_set(
+                error, VEX_ERR_LIMIT,
+                "no ids left above the largest one in use, %llu; give ids yourself",
+                (unsigned long long)(collection->next_id - 1));
         }
         return VEX_OK;
     }
@@ -129,8 +130,9 @@ static enum vex_status check_ids(struct vex_coordinator *coordinator,
                                  (unsigned long long)id, collection->facts.name);
         }
         if (unique && write->head.count > 1 && !seen_add(&coordinator->seen, id)) {
-            return vex_error_set(error, VEX_ERR_EXISTS, "item %u: id %llu stands twice in the batch",
-                                 i, (unsigned long long)id);
+            return vex_error_set(error, VEX_ERR_EXISTS,
+                                 "item %u: id %llu stands twice in the batch", i,
+                                 (unsigned long long)id);
         }
     }
     return VEX_OK;
@@ -193,10 +195,10 @@ static enum vex_status reserve_rows(struct vex_coordinator *coordinator,
                                 &sizes, error);
 }
 
-/* False if the write does not suit the state: cannot happen after check_write, can in a damaged log. */
-static bool apply_write(struct vex_coordinator *coordinator,
-                        struct vex_live_collection *collection, const struct vex_write *write,
-                        uint64_t lsn)
+/* False if the write does not suit the state: cannot happen after check_write, can in a damaged
+ * log. */
+static bool apply_write(struct vex_coordinator *coordinator, struct vex_live_collection *collection,
+                        const struct vex_write *write, uint64_t lsn)
 {
     const uint8_t *payload_at = write->payloads;
     for (uint32_t i = 0; i < write->head.count; i++) {
@@ -319,8 +321,8 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
 }
 
 enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
-                                     const struct vex_drop_body *body,
-                                     struct vex_ack_body *out_ack, struct vex_error *error)
+                                     const struct vex_drop_body *body, struct vex_ack_body *out_ack,
+                                     struct vex_error *error)
 {
     const char *fault = vex_name_fault(body->name, sizeof(body->name));
     struct vex_live_collection *collection =

@@ -1,12 +1,12 @@
 /*
- * The coordinator: the only door to storage and index. It checks a mutation, numbers it, stages it in the log
- * and in shared memory, and publishes it once it is durable.
+ * The coordinator: the only door to storage and index. It checks a mutation, numbers it, stages it
+ * in the log and in shared memory, and publishes it once it is durable.
  *
  *   check -> room in the log -> room in shared memory -> log (LSN) -> rows, deaths, registry
  *                                   ... batch sealed: capture ... batch durable: apply, publish
  *
- * Everything that can fail comes before the first change, so a refused mutation leaves nothing behind.
- * Invariant I1: nothing is published, and nothing acknowledged, before it is durable.
+ * Everything that can fail comes before the first change, so a refused mutation leaves nothing
+ * behind. Invariant I1: nothing is published, and nothing acknowledged, before it is durable.
  *
  * Thread-safety: the daemon's main thread.
  */
@@ -30,8 +30,8 @@ struct vex_coordinator_options {
     uint64_t log_file_bytes_max;
 };
 
-/* Opens or makes the instance in the working directory `directory_fd`, replays its log and publishes the
- * first generation. The control region is ready for clients afterwards. */
+/* Opens or makes the instance in the working directory `directory_fd`, replays its log and
+ * publishes the first generation. The control region is ready for clients afterwards. */
 enum vex_status vex_coordinator_open(int directory_fd,
                                      const struct vex_coordinator_options *options,
                                      struct vex_coordinator **out_coordinator,
@@ -44,8 +44,9 @@ const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator);
 int vex_coordinator_event_fd(const struct vex_coordinator *coordinator);
 
 /*
- * One mutation. OK: staged; *out_ack holds once vex_coordinator_durable_lsn reaches its LSN. BUSY: the open
- * batch is full; offer it again after the next commit. Anything else: refused, nothing has changed.
+ * One mutation. OK: staged; *out_ack holds once vex_coordinator_durable_lsn reaches its LSN. BUSY:
+ * the open batch is full; offer it again after the next commit. Anything else: refused, nothing has
+ * changed.
  */
 enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const uint8_t *body,
                                       size_t bytes, struct vex_ack_body *out_ack,
@@ -54,13 +55,13 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
                                        const struct vex_create_body *body,
                                        struct vex_ack_body *out_ack, struct vex_error *error);
 enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
-                                     const struct vex_drop_body *body,
-                                     struct vex_ack_body *out_ack, struct vex_error *error);
+                                     const struct vex_drop_body *body, struct vex_ack_body *out_ack,
+                                     struct vex_error *error);
 
 /* Seals and submits what is staged, if nothing is in flight. True if it did. */
 bool vex_coordinator_commit(struct vex_coordinator *coordinator);
-/* Publishes a batch that has become durable. True if nothing is in flight any more that was before (a
- * watermark counts), or if the log has just failed. */
+/* Publishes a batch that has become durable. True if nothing is in flight any more that was before
+ * (a watermark counts), or if the log has just failed. */
 bool vex_coordinator_poll(struct vex_coordinator *coordinator, bool wait);
 /* Nothing staged, nothing in flight. */
 bool vex_coordinator_idle(const struct vex_coordinator *coordinator);

@@ -1,9 +1,10 @@
 /*
  * vexd: the writer daemon of one instance.
  *
- * Start: take the lock, recover, publish, listen, say "ready". A client that starts a private daemon passes a
- * pipe (--ready-fd) and learns the outcome as one line: "ready", or "error", a status number and the message. Exit codes: 0 stopped in order,
- * 1 failed, 2 usage, 3 another daemon has the directory.
+ * Start: take the lock, recover, publish, listen, say "ready". A client that starts a private
+ * daemon passes a pipe (--ready-fd) and learns the outcome as one line: "ready", or "error", a
+ * status number and the message. Exit codes: 0 stopped in order, 1 failed, 2 usage, 3 another
+ * daemon has the directory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -132,8 +133,7 @@ static int parse_options(int count, char **words, struct options *out)
         fprintf(stderr, "vexd: --dir DIR is needed, and nothing else; try 'vexd --help'\n");
         return EXIT_USAGE;
     }
-    if (out->coordinator.log_file_bytes_max &&
-        out->coordinator.log_file_bytes_max < (4u << 20)) {
+    if (out->coordinator.log_file_bytes_max && out->coordinator.log_file_bytes_max < (4u << 20)) {
         out->coordinator.log_file_bytes_min = out->coordinator.log_file_bytes_max;
     }
     return -1;
@@ -160,8 +160,8 @@ static int make_directory(const char *path)
     return mkdir(copy, 0750) == 0 || errno == EEXIST ? 0 : errno;
 }
 
-/* The descriptor of the lock file, or a status. The kernel releases the lock with the process; a ring can
- * hold a dead daemon's descriptors for a moment longer, hence the attempts. */
+/* The descriptor of the lock file, or a status. The kernel releases the lock with the process; a
+ * ring can hold a dead daemon's descriptors for a moment longer, hence the attempts. */
 static enum vex_status take_lock(int *out_fd, struct vex_error *error)
 {
     int fd = open(LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
@@ -232,8 +232,8 @@ static enum vex_status start(const struct options *options, struct instance *ins
     }
     enum vex_status status = take_lock(&instance->lock, error);
     if (status == VEX_OK) {
-        status = vex_coordinator_open(AT_FDCWD, &options->coordinator, &instance->coordinator,
-                                      error);
+        status =
+            vex_coordinator_open(AT_FDCWD, &options->coordinator, &instance->coordinator, error);
     }
     if (status == VEX_OK) {
         status = vex_server_open(instance->coordinator, &options->server, &instance->server, error);

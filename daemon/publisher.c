@@ -24,10 +24,10 @@ struct vex_publisher {
     struct vex_region control;
     uint64_t next_segment_id;
     uint64_t next_list_id;
-    uint32_t blocks_allocated; /* blocks below this have memory */
+    uint32_t blocks_allocated;     /* blocks below this have memory */
     struct vex_buffer free_blocks; /* u32 each */
     struct vex_buffer retired;     /* struct retired each */
-    size_t retirable; /* segments and blocks in existence */
+    size_t retirable;              /* segments and blocks in existence */
     uint64_t shm_bytes;
 };
 
@@ -108,12 +108,11 @@ void *vex_publisher_region(struct vex_publisher *publisher)
     return publisher->control.memory;
 }
 
-/* Room to note the retirement of all there is and one thing more: asked for when the thing is made, so that
- * retiring never fails. */
+/* Room to note the retirement of all there is and one thing more: asked for when the thing is made,
+ * so that retiring never fails. */
 static bool reserve_retirement(struct vex_publisher *publisher)
 {
-    size_t needed =
-        (publisher->retirable + VEX_COLLECTIONS_MAX + 1) * sizeof(struct retired);
+    size_t needed = (publisher->retirable + VEX_COLLECTIONS_MAX + 1) * sizeof(struct retired);
     return needed <= publisher->retired.bytes ||
            vex_buffer_reserve(&publisher->retired, needed - publisher->retired.bytes);
 }
@@ -139,7 +138,8 @@ enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
     vex_region_segment_name(name, publisher->uuid, shape->segment_id);
     enum vex_status status = vex_region_create(&home->region, name, bytes, 0, error);
     if (status == VEX_OK) {
-        /* Readers run on every node: spread the pages before they exist. One node: nothing to do. */
+        /* Readers run on every node: spread the pages before they exist. One node: nothing to
+         * do. */
         if (numa_available() >= 0 && numa_num_configured_nodes() > 1) {
             numa_interleave_memory(home->region.memory, bytes, numa_all_nodes_ptr);
         }

@@ -1,10 +1,11 @@
 /*
- * The publisher owns the instance's shared memory: the control region, the segments, the list blocks, and
- * what has been unlinked but may still be read. It knows generations and pins, not what rows mean.
+ * The publisher owns the instance's shared memory: the control region, the segments, the list
+ * blocks, and what has been unlinked but may still be read. It knows generations and pins, not what
+ * rows mean.
  *
- * Life of a piece of memory: made (segment or block) -> named by a view that is published in generation g ->
- * left out of a later view, published in generation r -> retired with r -> given back once no client's slot
- * holds a generation below r.
+ * Life of a piece of memory: made (segment or block) -> named by a view that is published in
+ * generation g -> left out of a later view, published in generation r -> retired with r -> given
+ * back once no client's slot holds a generation below r.
  *
  * Thread-safety: the daemon's main thread.
  */
@@ -28,8 +29,9 @@ struct vex_home {
     struct vex_segment_writer writer;
 };
 
-/* Makes a fresh control region for the instance; one that a dead daemon left is marked gone, so that its
- * readers attach again, and unlinked with all its segments. Errors: NO_SPACE, PERMISSION, NOMEM, IO. */
+/* Makes a fresh control region for the instance; one that a dead daemon left is marked gone, so
+ * that its readers attach again, and unlinked with all its segments. Errors: NO_SPACE, PERMISSION,
+ * NOMEM, IO. */
 enum vex_status vex_publisher_open(const uint8_t *uuid, struct vex_publisher **out_publisher,
                                    struct vex_error *error);
 /* Marks the instance gone, unlinks everything and frees it. Homes must have been retired before.
@@ -51,8 +53,9 @@ void vex_publisher_return_block(struct vex_publisher *publisher, uint32_t block)
 uint64_t vex_publisher_new_list_id(struct vex_publisher *publisher);
 
 /*
- * Hands memory over that the generation to be published next no longer names. Takes *home. A collection's
- * slot in the control region is reused in the same way: `out_reusable_slot` of vex_publisher_reclaim.
+ * Hands memory over that the generation to be published next no longer names. Takes *home. A
+ * collection's slot in the control region is reused in the same way: `out_reusable_slot` of
+ * vex_publisher_reclaim.
  */
 void vex_publisher_retire_home(struct vex_publisher *publisher, struct vex_home **home);
 void vex_publisher_retire_block(struct vex_publisher *publisher, uint32_t block);
@@ -61,8 +64,8 @@ void vex_publisher_retire_slot(struct vex_publisher *publisher, uint32_t slot);
 /* Publishes. Everything retired since the last call is bound to this generation. */
 void vex_publisher_publish(struct vex_publisher *publisher, uint64_t lsn);
 
-/* Gives back what generations below `oldest_pinned` alone could see (UINT64_MAX = nobody reads). Calls
- * `reusable` for each collection slot that may be used again. */
+/* Gives back what generations below `oldest_pinned` alone could see (UINT64_MAX = nobody reads).
+ * Calls `reusable` for each collection slot that may be used again. */
 void vex_publisher_reclaim(struct vex_publisher *publisher, uint64_t oldest_pinned,
                            void (*reusable)(void *context, uint32_t slot), void *context);
 bool vex_publisher_has_retired(const struct vex_publisher *publisher);

@@ -209,8 +209,8 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
     return payload;
 }
 
-/* A quarter of what the collection holds, so that the number of segments grows with the logarithm of the
- * data, while the unused end of the last one stays small. */
+/* A quarter of what the collection holds, so that the number of segments grows with the logarithm
+ * of the data, while the unused end of the last one stays small. */
 static uint32_t next_capacity(const struct vex_live_collection *collection, uint32_t rows_needed)
 {
     uint64_t row_bytes = (uint64_t)collection->facts.dim * sizeof(float);
@@ -226,7 +226,8 @@ static uint32_t next_capacity(const struct vex_live_collection *collection, uint
     return capacity < rows_needed ? rows_needed : (uint32_t)capacity;
 }
 
-/* As many payload bytes per row as this write brings or the collection had so far, whichever is more. */
+/* As many payload bytes per row as this write brings or the collection had so far, whichever is
+ * more. */
 static uint64_t payload_capacity(const struct vex_live_collection *collection,
                                  uint32_t capacity_rows, uint32_t rows, uint64_t bytes)
 {
@@ -299,7 +300,8 @@ enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      size_t (*payload_bytes)(const void *context, uint32_t row),
                                      const void *context, struct vex_error *error)
 {
-    /* The same walk that vex_registry_put will do: fill the last segment until a row does not fit. */
+    /* The same walk that vex_registry_put will do: fill the last segment until a row does not
+     * fit. */
     uint32_t fits = 0;
     if (collection->homes_count) {
         const struct vex_segment_writer *tail =
@@ -321,8 +323,8 @@ enum vex_status vex_registry_reserve(struct vex_registry *registry,
     return add_home(registry, collection, rows - fits, bytes, error);
 }
 
-/* The segment that takes the next row: the last one, or the one before it while it still has room (a
- * reservation may have added the last one already). */
+/* The segment that takes the next row: the last one, or the one before it while it still has room
+ * (a reservation may have added the last one already). */
 static struct vex_segment_writer *writer_for(struct vex_live_collection *collection,
                                              size_t payload_bytes)
 {
@@ -354,8 +356,8 @@ void vex_registry_put(struct vex_registry *registry, struct vex_live_collection 
 }
 
 void vex_registry_mark_deleted(struct vex_registry *registry,
-                               struct vex_live_collection *collection,
-                               struct vex_location location, uint64_t lsn)
+                               struct vex_live_collection *collection, struct vex_location location,
+                               uint64_t lsn)
 {
     vex_segment_kill(&collection->homes[location.home]->writer, location.row, lsn);
     collection->live_rows--;
@@ -366,8 +368,9 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
 
 /* ---- publishing ------------------------------------------------------------------------------ */
 
-/* Writes the list of segments into its block. All but the last never grow again, because a reservation is
- * always followed by the rows it was made for, which end in the segment that it added. */
+/* Writes the list of segments into its block. All but the last never grow again, because a
+ * reservation is always followed by the rows it was made for, which end in the segment that it
+ * added. */
 static void write_list(struct vex_registry *registry, struct vex_live_collection *collection)
 {
     VEX_ASSERT(collection->homes[collection->homes_count - 1]->writer.rows > 0);
@@ -377,8 +380,8 @@ static void write_list(struct vex_registry *registry, struct vex_live_collection
     collection->list_id = vex_publisher_new_list_id(registry->publisher);
     collection->list_block = collection->spare_block;
     collection->list_changed = false;
-    struct vex_list_block *block = vex_control_list_block(
-        vex_publisher_region(registry->publisher), collection->list_block);
+    struct vex_list_block *block =
+        vex_control_list_block(vex_publisher_region(registry->publisher), collection->list_block);
     memset(block, 0, sizeof(*block));
     block->list_id = collection->list_id;
     block->segments_count = collection->homes_count;

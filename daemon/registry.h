@@ -1,12 +1,12 @@
 /*
  * The registry: which collections there are, and for each id the row that holds it now.
  *
- * It describes the *staged* state, which runs ahead of the published one by the records that are not yet
- * durable. Rows and deaths are written straight into shared memory; readers do not see them before a view
- * says so (segment.h), so staging needs no second copy and publishing moves no data.
+ * It describes the *staged* state, which runs ahead of the published one by the records that are
+ * not yet durable. Rows and deaths are written straight into shared memory; readers do not see them
+ * before a view says so (segment.h), so staging needs no second copy and publishing moves no data.
  *
- * A vector's location is (segment, row). vex_registry_get_offset finds it, vex_registry_mark_deleted ends
- * it, vex_registry_put makes a new one and ends the old.
+ * A vector's location is (segment, row). vex_registry_get_offset finds it,
+ * vex_registry_mark_deleted ends it, vex_registry_put makes a new one and ends the old.
  *
  * Thread-safety: the daemon's main thread.
  */
@@ -23,7 +23,7 @@
 
 struct vex_live_collection {
     struct vex_collection_facts facts;
-    uint32_t slot; /* in the control region */
+    uint32_t slot;                                 /* in the control region */
     struct vex_home *homes[VEX_LIST_SEGMENTS_MAX]; /* oldest first; the last one is appended to */
     uint32_t homes_count;
     uint64_t list_id; /* 0 = no list yet, because no segment */
@@ -76,8 +76,8 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
                                  struct vex_location location, size_t *out_bytes);
 
 /*
- * Makes sure that `rows` rows, the i-th with payload_bytes(context, i) bytes of payload, can be put one
- * after the other. At most one segment is added. Errors: NO_SPACE, NOMEM; nothing changed then.
+ * Makes sure that `rows` rows, the i-th with payload_bytes(context, i) bytes of payload, can be put
+ * one after the other. At most one segment is added. Errors: NO_SPACE, NOMEM; nothing changed then.
  */
 enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      struct vex_live_collection *collection, uint32_t rows,
@@ -88,13 +88,13 @@ void vex_registry_put(struct vex_registry *registry, struct vex_live_collection 
                       uint64_t id, const float *vector, const void *payload, size_t payload_bytes,
                       const struct vex_location *old, uint64_t lsn);
 void vex_registry_mark_deleted(struct vex_registry *registry,
-                               struct vex_live_collection *collection,
-                               struct vex_location location, uint64_t lsn);
+                               struct vex_live_collection *collection, struct vex_location location,
+                               uint64_t lsn);
 
 /*
- * Publishing in two steps. Capture takes down the staged state of every dirty collection, at the moment a
- * batch is sealed. Apply, once that batch is durable, writes it to the control region and publishes.
- * One capture can be outstanding.
+ * Publishing in two steps. Capture takes down the staged state of every dirty collection, at the
+ * moment a batch is sealed. Apply, once that batch is durable, writes it to the control region and
+ * publishes. One capture can be outstanding.
  */
 void vex_registry_capture(struct vex_registry *registry);
 void vex_registry_apply(struct vex_registry *registry, uint64_t lsn);

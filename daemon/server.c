@@ -22,11 +22,11 @@
 #define CLIENTS_MAX 1024u
 #define EVENTS_MAX 64
 #define HELLO_TIMEOUT_MS 5000u
-#define SETTLE_MS 100u   /* after the last acknowledgement: then a watermark proves it */
-#define RECLAIM_MS 20u   /* while something retired waits for readers */
+#define SETTLE_MS 100u /* after the last acknowledgement: then a watermark proves it */
+#define RECLAIM_MS 20u /* while something retired waits for readers */
 #define HOUSEKEEPING_MS 1000u
 #define INPUT_KEPT_BYTES (1u << 20) /* a larger buffer is freed once its batch is through */
-#define DRAIN_MS 2000u /* at shutdown, for clients to take their last replies */
+#define DRAIN_MS 2000u              /* at shutdown, for clients to take their last replies */
 
 /* An acknowledgement that waits for its batch. */
 struct due {
@@ -58,8 +58,8 @@ struct vex_server {
 static void watch(struct vex_server *server, struct vex_session *session)
 {
     struct epoll_event event = {.data.ptr = session};
-    event.events = (session->stalled || session->closing ? 0 : EPOLLIN) |
-                   (session->writable ? EPOLLOUT : 0);
+    event.events =
+        (session->stalled || session->closing ? 0 : EPOLLIN) | (session->writable ? EPOLLOUT : 0);
     (void)epoll_ctl(server->epoll, EPOLL_CTL_MOD, session->fd, &event);
 }
 
@@ -412,9 +412,10 @@ static void send_acknowledgements(struct vex_server *server)
                                        sizeof(due->ack));
         } else {
             struct vex_error error;
-            (void)vex_error_os(&error, VEX_ERR_UNKNOWN_OUTCOME, failure,
-                               "the log failed while this write was under way; it may or may not be "
-                               "there after a restart");
+            (void)vex_error_os(
+                &error, VEX_ERR_UNKNOWN_OUTCOME, failure,
+                "the log failed while this write was under way; it may or may not be "
+                "there after a restart");
             queued = vex_session_reply_error(session, due->op, due->request, &error);
         }
         if (!queued) {
@@ -651,7 +652,8 @@ void vex_server_close(struct vex_server *server)
     }
     while (server->sessions) {
         struct vex_session *session = server->sessions;
-        /* Not revoked: nothing is given back any more, and readers go on with their last snapshot. */
+        /* Not revoked: nothing is given back any more, and readers go on with their last
+         * snapshot. */
         vex_session_disconnect(session, false);
         session->due = 0;
         forget(server, session);

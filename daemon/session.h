@@ -16,8 +16,8 @@
 struct vex_session {
     int fd; /* -1 = disconnected, kept while acknowledgements are due */
     bool welcomed;
-    bool stalled; /* a whole frame waits for room in the log */
-    bool closing; /* disconnect once the output is sent */
+    bool stalled;  /* a whole frame waits for room in the log */
+    bool closing;  /* disconnect once the output is sent */
     bool writable; /* the loop waits for room in the socket */
     uint32_t due;  /* acknowledgements on their way */
     uint64_t connected_ms;
@@ -31,8 +31,8 @@ struct vex_session {
 };
 
 struct vex_session *vex_session_new(int fd);
-/* Unmaps the slot pages, closes the socket; the session itself stays. With `revoke` the client's pins stop
- * protecting anything: memory may be given back while it still reads. */
+/* Unmaps the slot pages, closes the socket; the session itself stays. With `revoke` the client's
+ * pins stop protecting anything: memory may be given back while it still reads. */
 void vex_session_disconnect(struct vex_session *session, bool revoke);
 /* Frees a disconnected session. */
 void vex_session_free(struct vex_session *session);
@@ -53,8 +53,8 @@ bool vex_session_reply(struct vex_session *session, uint16_t op, uint64_t reques
                        enum vex_status status, const void *body, size_t bytes);
 bool vex_session_reply_error(struct vex_session *session, uint16_t op, uint64_t request,
                              const struct vex_error *error);
-/* Makes a slot page and sends it with a reply at once. Errors: BUSY (replies are queued before it), LIMIT,
- * or what the system said. */
+/* Makes a slot page and sends it with a reply at once. Errors: BUSY (replies are queued before it),
+ * LIMIT, or what the system said. */
 enum vex_status vex_session_send_page(struct vex_session *session, uint16_t op, uint64_t request,
                                       const void *body, size_t bytes, struct vex_error *error);
 

@@ -1,22 +1,22 @@
 /*
  * Flat index: exact search by scanning every visible row.
  *
- * The answer is defined as brute force in double precision, ordered by (distance, id), and is the same
- * on every processor. Single precision is only a filter: a float kernel scores a block of rows, and a
- * row whose score cannot, with its rounding error counted against it, beat the k-th best so far is
- * dropped; the few others are scored again in double precision. The error bound is the one that
- * kernels.h states, with u = 2^-24, n = dim and g = (n + 8) u / (1 - (n + 8) u); the 5 extra u pay for
- * the roundings of the threshold itself, and c = n * FLT_MIN for underflow:
+ * The answer is defined as brute force in double precision, ordered by (distance, id), and is the
+ * same on every processor. Single precision is only a filter: a float kernel scores a block of
+ * rows, and a row whose score cannot, with its rounding error counted against it, beat the k-th
+ * best so far is dropped; the few others are scored again in double precision. The error bound is
+ * the one that kernels.h states, with u = 2^-24, n = dim and g = (n + 8) u / (1 - (n + 8) u); the 5
+ * extra u pay for the roundings of the threshold itself, and c = n * FLT_MIN for underflow:
  *
  *   L2      computed <= exact (1 + g) + c,         so drop only if computed > tau (1 + g) + c
  *   dot     computed >= exact - g |q||x| - c,      so drop only if computed < s - g |q||x| - c
  *   cosine  as dot, with s = (1 - tau) |q||x|
  *
- * where tau (s) is the k-th best distance (dot product) so far. A score that is not finite, or of a row
- * whose length is not, says nothing and is never dropped.
+ * where tau (s) is the k-th best distance (dot product) so far. A score that is not finite, or of a
+ * row whose length is not, says nothing and is never dropped.
  *
- * Why not rank in single precision: on real data (784 pixels, squared distances near 5e7) its rounding
- * exceeds the gap between neighbours, and answers would differ between processors.
+ * Why not rank in single precision: on real data (784 pixels, squared distances near 5e7) its
+ * rounding exceeds the gap between neighbours, and answers would differ between processors.
  */
 #include "index/index.h"
 
@@ -26,7 +26,8 @@
 #include "base/panic.h"
 #include "index/kernels.h"
 
-#define BLOCK_BYTES (48u * 1024u) /* rows scored at once: they stay in L2 while queries take turns */
+#define BLOCK_BYTES                                                                                \
+    (48u * 1024u) /* rows scored at once: they stay in L2 while queries take turns */
 #define BLOCK_ROWS_MAX 256u
 #define GROUP_QUERIES 64u /* share one pass over the rows */
 

@@ -1,9 +1,10 @@
 /*
  * What every index answers: the k nearest rows of a view.
  *
- * A view is one state of a collection: its segments, how many rows of each are visible, and the LSN as
- * of which rows are dead or alive. An index is one const table of functions; a new kind of index is
- * one file that fills such a table. Flat (flat.c) is the only one that needs nothing but the rows.
+ * A view is one state of a collection: its segments, how many rows of each are visible, and the LSN
+ * as of which rows are dead or alive. An index is one const table of functions; a new kind of index
+ * is one file that fills such a table. Flat (flat.c) is the only one that needs nothing but the
+ * rows.
  *
  * Thread-safety: a view is immutable while it is searched; searches share nothing.
  */

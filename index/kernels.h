@@ -1,21 +1,21 @@
 /*
- * Distance kernels: one query against a run of rows, so that the query stays in registers and the call
- * through a pointer is paid once per block.
+ * Distance kernels: one query against a run of rows, so that the query stays in registers and the
+ * call through a pointer is paid once per block.
  *
  * One const table per instruction set, one file each (kernels_scalar.c, kernels_avx2.c,
  * kernels_avx512.c). The table is chosen once from cpuid and XCR0; the environment variable VEX_ISA
  * (scalar, avx2, avx512) lowers the choice so that tests can run every level on one machine.
  *
- * The float kernels only *filter*: sums are in single precision and in an order of the kernel's choice.
- * For n = dim terms every kernel stays within the bound of recursive summation,
+ * The float kernels only *filter*: sums are in single precision and in an order of the kernel's
+ * choice. For n = dim terms every kernel stays within the bound of recursive summation,
  *     |computed - exact| <= (n + 3) * 2^-24 / (1 - (n + 3) * 2^-24) * sum |terms|
- * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2; fused operations only
- * tighten it) plus n * FLT_MIN for underflow. Ranking is done by vex_l2_f64 and vex_dot_f64, plain C
- * in a fixed order with contraction off: the same bits on every processor.
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2; fused operations
+ * only tighten it) plus n * FLT_MIN for underflow. Ranking is done by vex_l2_f64 and vex_dot_f64,
+ * plain C in a fixed order with contraction off: the same bits on every processor.
  *
  * Rows are `stride` floats apart (stride >= dim). No alignment is required; 64 bytes is faster.
- * Kernels read exactly `dim` floats of a row and of the query, never beyond.
- * Thread-safety: pure functions.
+ * Kernels read exactly `dim` floats of a row and of the query, never beyond. Thread-safety: pure
+ * functions.
  */
 #ifndef VEX_INDEX_KERNELS_H
 #define VEX_INDEX_KERNELS_H

@@ -202,8 +202,7 @@ static const char *header_fault(const struct vex_segment_header *header, uint64_
     if (header->memory_bytes > bytes || header->image_bytes > header->memory_bytes ||
         header->deaths_offset < header->image_bytes || header->deaths_offset % LINE_BYTES != 0 ||
         header->deaths_offset > header->memory_bytes ||
-        header->memory_bytes - header->deaths_offset !=
-            header->capacity_rows * sizeof(uint64_t)) {
+        header->memory_bytes - header->deaths_offset != header->capacity_rows * sizeof(uint64_t)) {
         return "sizes do not fit together";
     }
     if (header->sections_count > VEX_SEGMENT_SECTIONS_MAX) {
@@ -255,8 +254,7 @@ enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, 
             section_start(&header, base, VEX_SECTION_PAYLOAD_REFS, sizeof(uint64_t), rows),
         .payloads =
             section_start(&header, base, VEX_SECTION_PAYLOADS, 1, header.payload_capacity_bytes),
-        .hash = section_start(&header, base, VEX_SECTION_HASH, sizeof(uint32_t),
-                              header.hash_slots),
+        .hash = section_start(&header, base, VEX_SECTION_HASH, sizeof(uint32_t), header.hash_slots),
         .deaths = (const _Atomic uint64_t *)(const void *)(base + header.deaths_offset),
     };
     if (!segment.vectors || !segment.ids || !segment.norms || !segment.previous ||

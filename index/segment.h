@@ -1,21 +1,22 @@
 /*
  * A segment: a run of rows of one collection as one position-independent image.
  *
- * The image is the same bytes in shared memory and in a file: a header page with a table of sections,
- * then one section per column, each on a 64-byte line. Offsets, never pointers. Readers that meet an
- * unknown section kind pass over it, so codes, graphs, lists and attribute columns can be added later
- * without a new format. Behind the image, in memory only, lies the one part that changes after a row
- * has been written: the death LSNs.
+ * The image is the same bytes in shared memory and in a file: a header page with a table of
+ * sections, then one section per column, each on a 64-byte line. Offsets, never pointers. Readers
+ * that meet an unknown section kind pass over it, so codes, graphs, lists and attribute columns can
+ * be added later without a new format. Behind the image, in memory only, lies the one part that
+ * changes after a row has been written: the death LSNs.
  *
- * Rows are only appended, by the single writer; a view says how many of them a reader may see. A row is
- * dead for a reader when its death LSN is not 0 and not above the reader's LSN. The writer may thus
- * stage rows and deaths of records that are not yet durable: nobody sees them before a view does.
+ * Rows are only appended, by the single writer; a view says how many of them a reader may see. A
+ * row is dead for a reader when its death LSN is not 0 and not above the reader's LSN. The writer
+ * may thus stage rows and deaths of records that are not yet durable: nobody sees them before a
+ * view does.
  *
  * id -> row: an open-addressing table of the newest row per id, and from each row a link to the row
  * that held the id before it (always a lower number), for readers of older views.
  *
- * Everything here works on memory it is given and knows neither files nor shared memory. Readers do not
- * trust the bytes: vex_segment_attach copies and checks the header, and all numbers read later
+ * Everything here works on memory it is given and knows neither files nor shared memory. Readers do
+ * not trust the bytes: vex_segment_attach copies and checks the header, and all numbers read later
  * (hash slots, links, payload references) are compared with these private values before use.
  *
  * Thread-safety: one writer (append, kill); any number of readers at the same time.
@@ -123,8 +124,8 @@ void vex_segment_create(struct vex_segment_writer *writer, const struct vex_segm
 bool vex_segment_has_room(const struct vex_segment_writer *writer, uint64_t rows,
                           uint64_t payload_bytes);
 /*
- * Appends one row and makes it the newest of its id. The caller has checked that there is room, that
- * the vector is finite and of the right dim. payload == NULL: none. Returns the row.
+ * Appends one row and makes it the newest of its id. The caller has checked that there is room,
+ * that the vector is finite and of the right dim. payload == NULL: none. Returns the row.
  */
 uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
                             const void *payload, size_t payload_bytes);
@@ -132,8 +133,9 @@ uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, cons
 void vex_segment_kill(struct vex_segment_writer *writer, uint32_t row, uint64_t lsn);
 
 /*
- * Checks an image of `bytes` bytes at `memory` and fills *out with pointers into it. Errors: CORRUPT,
- * VERSION. A valid header makes every later access by this interface stay inside the memory.
+ * Checks an image of `bytes` bytes at `memory` and fills *out with pointers into it. Errors:
+ * CORRUPT, VERSION. A valid header makes every later access by this interface stay inside the
+ * memory.
  */
 enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, uint64_t bytes,
                                    struct vex_error *error);
@@ -143,8 +145,8 @@ static inline const float *vex_segment_vector(const struct vex_segment *segment,
     return segment->vectors + (size_t)row * segment->stride_floats;
 }
 
-/* relaxed: a view's LSN was acquired after the deaths it covers were stored; later ones are above it
- * and leave the row alive either way. */
+/* relaxed: a view's LSN was acquired after the deaths it covers were stored; later ones are above
+ * it and leave the row alive either way. */
 static inline uint64_t vex_segment_death(const struct vex_segment *segment, uint32_t row)
 {
     /* relaxed: see above. */
@@ -167,7 +169,8 @@ enum vex_find {
 enum vex_find vex_segment_find(const struct vex_segment *segment, uint64_t id,
                                uint32_t visible_rows, uint64_t lsn, uint32_t *out_row);
 
-/* The payload of a row: NULL and 0 if none. False if the reference leads outside (damaged memory). */
+/* The payload of a row: NULL and 0 if none. False if the reference leads outside (damaged
+ * memory). */
 bool vex_segment_payload(const struct vex_segment *segment, uint32_t row, const void **out_payload,
                          size_t *out_bytes);
 

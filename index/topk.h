@@ -1,7 +1,7 @@
 /*
- * The k best rows met so far: a binary max-heap in the caller's array, ordered by (key, id), so that
- * ties are broken by the lower id. Keys are doubles, smaller is nearer (a dot product is negated).
- * Thread-safety: one thread at a time.
+ * The k best rows met so far: a binary max-heap in the caller's array, ordered by (key, id), so
+ * that ties are broken by the lower id. Keys are doubles, smaller is nearer (a dot product is
+ * negated). Thread-safety: one thread at a time.
  */
 #ifndef VEX_INDEX_TOPK_H
 #define VEX_INDEX_TOPK_H

@@ -1,13 +1,14 @@
 /*
- * The disk, as the storage engine sees it: one table of operations, so that the log and its recovery can
- * run on a ring, on plain system calls, or on a simulated disk that crashes.
+ * The disk, as the storage engine sees it: one table of operations, so that the log and its
+ * recovery can run on a ring, on plain system calls, or on a simulated disk that crashes.
  *
- * All paths are relative to the instance's directory. Calls return 0 (or a count) or a negative errno.
- * Blocking operations may be called from any thread. The durable write is asynchronous, one at a time,
- * and belongs to one thread: submit, wait for event_fd to become readable, reap.
+ * All paths are relative to the instance's directory. Calls return 0 (or a count) or a negative
+ * errno. Blocking operations may be called from any thread. The durable write is asynchronous, one
+ * at a time, and belongs to one thread: submit, wait for event_fd to become readable, reap.
  *
- * "Durable" has one meaning: reap returned the full length. A write is on stable storage then, with the
- * file data flushed (RWF_DSYNC); the file has been zero-filled before, so no metadata is at stake.
+ * "Durable" has one meaning: reap returned the full length. A write is on stable storage then, with
+ * the file data flushed (RWF_DSYNC); the file has been zero-filled before, so no metadata is at
+ * stake.
  */
 #ifndef VEX_IOENGINE_IO_H
 #define VEX_IOENGINE_IO_H
@@ -58,8 +59,8 @@ struct vex_io_ops {
     /* Starts a durable write. `from` stays untouched until it is reaped. */
     int (*submit)(struct vex_io *io, const struct vex_file *file, const void *from, size_t bytes,
                   uint64_t offset);
-    /* 1 and *out_result (bytes written, or a negative errno) when it is done; else 0. With `wait` it
-     * blocks. A negative errno if the backend itself failed. */
+    /* 1 and *out_result (bytes written, or a negative errno) when it is done; else 0. With `wait`
+     * it blocks. A negative errno if the backend itself failed. */
     int (*reap)(struct vex_io *io, bool wait, int64_t *out_result);
     int (*event_fd)(struct vex_io *io); /* readable when reap may have something */
 };
@@ -77,10 +78,10 @@ struct vex_io_buffer {
 };
 
 /*
- * Opens the backend for a directory: "uring", "sync", or NULL to take uring and fall back to sync where
- * the kernel, a sandbox or a limit refuses io_uring; `out_note` (256 bytes) then says why. The environment
- * variable VEX_IO overrides NULL. Errors: INVALID (unknown name), IO, NOMEM, PERMISSION, UNAVAILABLE
- * (uring was asked for by name and is refused).
+ * Opens the backend for a directory: "uring", "sync", or NULL to take uring and fall back to sync
+ * where the kernel, a sandbox or a limit refuses io_uring; `out_note` (256 bytes) then says why.
+ * The environment variable VEX_IO overrides NULL. Errors: INVALID (unknown name), IO, NOMEM,
+ * PERMISSION, UNAVAILABLE (uring was asked for by name and is refused).
  */
 enum vex_status vex_io_open(const char *backend, int directory_fd,
                             const struct vex_io_buffer *buffers, unsigned buffers_count,

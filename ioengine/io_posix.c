@@ -1,7 +1,7 @@
 /*
  * Plain system calls: the blocking operations of every real backend, and the `sync` backend, whose
- * durable write is one pwritev2 with RWF_DSYNC inside submit. While it blocks, requests collect in the
- * sockets, so group commit happens all the same; what is lost is the overlap of the two.
+ * durable write is one pwritev2 with RWF_DSYNC inside submit. While it blocks, requests collect in
+ * the sockets, so group commit happens all the same; what is lost is the overlap of the two.
  */
 #include "ioengine/io.h"
 

@@ -1,9 +1,10 @@
 /*
- * The `uring` backend: durable writes through a small ring of their own, so that nothing else can queue in
- * front of a commit. One write is in flight at a time; its completion is signalled through an eventfd that
- * the daemon's loop watches. SINGLE_ISSUER and DEFER_TASKRUN keep completions on the thread that reaps; a
- * kernel that does not know them (before 6.1) gets a plain ring. The ring is restricted to the two write
- * opcodes: io_uring bypasses seccomp filters, so it should not be able to do more than it must.
+ * The `uring` backend: durable writes through a small ring of their own, so that nothing else can
+ * queue in front of a commit. One write is in flight at a time; its completion is signalled through
+ * an eventfd that the daemon's loop watches. SINGLE_ISSUER and DEFER_TASKRUN keep completions on
+ * the thread that reaps; a kernel that does not know them (before 6.1) gets a plain ring. The ring
+ * is restricted to the two write opcodes: io_uring bypasses seccomp filters, so it should not be
+ * able to do more than it must.
  *
  * No write->fsync links: a short write breaks the chain, and the flush could run before the rest.
  */

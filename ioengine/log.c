@@ -42,8 +42,7 @@ void vex_log_buffers_deinit(struct vex_io_buffer buffers[VEX_LOG_BUFFERS])
     }
 }
 
-enum vex_status vex_log_open(struct vex_io *io,
-                             const struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
+enum vex_status vex_log_open(struct vex_io *io, const struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
                              const struct vex_log_options *options, vex_log_replay replay,
                              void *context, struct vex_log **out_log,
                              struct vex_log_recovery *out_recovery, struct vex_error *error)
@@ -108,10 +107,10 @@ enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_
     size_t records_bytes = log->open_bytes + sizeof(struct vex_record_header) + body_bytes;
     uint64_t bytes = batch_bytes(records_bytes);
     if (bytes > VEX_LOG_BUFFER_BYTES) {
-        return log->open_records ? VEX_ERR_BUSY
-                                 : vex_error_set(error, VEX_ERR_LIMIT,
-                                                 "a record of %zu bytes is too large for the log",
-                                                 body_bytes);
+        return log->open_records
+                   ? VEX_ERR_BUSY
+                   : vex_error_set(error, VEX_ERR_LIMIT,
+                                   "a record of %zu bytes is too large for the log", body_bytes);
     }
     if (offset_after_flight(log) + bytes <= log->file_bytes) {
         return VEX_OK;
@@ -171,8 +170,7 @@ static bool seal_and_submit(struct vex_log *log, uint16_t flags)
             return true;
         }
     }
-    struct vex_batch_header *header =
-        (struct vex_batch_header *)(void *)log->buffers[log->open];
+    struct vex_batch_header *header = (struct vex_batch_header *)(void *)log->buffers[log->open];
     *header = (struct vex_batch_header){
         .flags = flags,
         .first_lsn = log->next_lsn - log->open_records,

@@ -1,9 +1,9 @@
 /*
  * Files of the log, and the thread that zero-fills the next one.
  *
- * A prepared file has no number and no header yet: it becomes one by header (durable), rename, directory
- * sync, in this order. A crash in between leaves "prepared" behind, which recovery removes, or a numbered
- * file without batches, which is a valid, empty end of the log.
+ * A prepared file has no number and no header yet: it becomes one by header (durable), rename,
+ * directory sync, in this order. A crash in between leaves "prepared" behind, which recovery
+ * removes, or a numbered file without batches, which is a valid, empty end of the log.
  */
 #include <errno.h>
 #include <stdio.h>

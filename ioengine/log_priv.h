@@ -44,7 +44,7 @@ struct vex_log {
     uint64_t files_bytes; /* of all files */
 
     uint8_t *buffers[VEX_LOG_BUFFERS];
-    unsigned open; /* index of the buffer that collects */
+    unsigned open;     /* index of the buffer that collects */
     size_t open_bytes; /* records in it, without the batch header */
     uint32_t open_records;
     uint64_t next_lsn;

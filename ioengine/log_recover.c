@@ -1,18 +1,21 @@
 /*
  * Recovery: read every batch of every file in order, hand its records out, and find where to go on.
  *
- * Happy path: each file begins with a sound header that continues the file before it; each batch continues
- * the batch before it (LSN, checksum chain); then come zeros.
+ * Happy path: each file begins with a sound header that continues the file before it; each batch
+ * continues the batch before it (LSN, checksum chain); then come zeros.
  *
- * When the bytes at some offset are neither a batch that continues the chain nor zeros to the end, there are
- * two explanations, told apart by what follows:
- *  - a batch was being written when the machine stopped. It was never acknowledged, nothing sound follows
- *    it, and it is the end of the last file. It is erased (durably, or it could be mistaken for a batch
+ * When the bytes at some offset are neither a batch that continues the chain nor zeros to the end,
+ * there are two explanations, told apart by what follows:
+ *  - a batch was being written when the machine stopped. It was never acknowledged, nothing sound
+ *    follows
+ *    it, and it is the end of the last file. It is erased (durably, or it could be mistaken for a
+ *    batch
  *    after the *next* crash) and recovery succeeds.
- *  - acknowledged data is damaged. Then a later batch or file exists, which was only written because this
+ *  - acknowledged data is damaged. Then a later batch or file exists, which was only written
+ *    because this
  *    one had become durable. Recovery refuses: it never skips.
- * What this cannot see is damage at rest to the very last batch of all. The watermark written a moment
- * after the last acknowledgement narrows that to bursts that no watermark followed.
+ * What this cannot see is damage at rest to the very last batch of all. The watermark written a
+ * moment after the last acknowledgement narrows that to bursts that no watermark followed.
  *
  * Recovery changes nothing but the torn tail, so a crash in it is repeated by the next one.
  */
@@ -75,8 +78,8 @@ static enum vex_status damaged(struct recovery *recovery, uint64_t offset, const
 static enum vex_status read_whole_file(struct recovery *recovery, const struct vex_file *file)
 {
     struct vex_io *io = recovery->log->io;
-    /* What decides about acknowledged data must itself be on disk, not just in a cache that the crashed
-     * daemon left. */
+    /* What decides about acknowledged data must itself be on disk, not just in a cache that the
+     * crashed daemon left. */
     int result = io->ops->sync(io, file);
     uint64_t bytes = 0;
     result = result < 0 ? result : io->ops->size(io, file, &bytes);
@@ -107,8 +110,8 @@ static bool all_zero(const uint8_t *data, uint64_t bytes)
     return bytes == 0 || (data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0);
 }
 
-/* True if a sound batch of this file's life lies anywhere behind `offset`: proof that what stands at
- * `offset` had been completed, since one batch is in flight at a time. */
+/* True if a sound batch of this file's life lies anywhere behind `offset`: proof that what stands
+ * at `offset` had been completed, since one batch is in flight at a time. */
 static bool anything_sound_follows(const struct recovery *recovery, uint64_t offset)
 {
     for (uint64_t at = offset + VEX_BLOCK_BYTES; at < recovery->bytes; at += VEX_BLOCK_BYTES) {
@@ -193,8 +196,8 @@ static enum vex_status walk_batches(struct recovery *recovery, struct vex_file *
     while (status == VEX_OK && offset < recovery->bytes) {
         const char *fault = batch_fault(recovery, offset);
         if (!fault) {
-            uint32_t total_bytes =
-                vex_load_u32(recovery->data + offset + offsetof(struct vex_batch_header, total_bytes));
+            uint32_t total_bytes = vex_load_u32(recovery->data + offset +
+                                                offsetof(struct vex_batch_header, total_bytes));
             status = replay_batch(recovery, offset);
             offset += total_bytes;
             continue;

@@ -144,8 +144,8 @@ enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
         status = read_existing(io, out, pages, &file, error);
         io->ops->close_file(io, &file);
     } else if (result != -ENOENT) {
-        status = vex_error_os(error, vex_status_from_errno(-result), -result,
-                              "open " VEX_MANIFEST_PATH);
+        status =
+            vex_error_os(error, vex_status_from_errno(-result), -result, "open " VEX_MANIFEST_PATH);
     } else {
         bool log_files = false;
         (void)io->ops->list(io, VEX_LOG_DIRECTORY, note_log_file, &log_files);

@@ -1,7 +1,7 @@
 /*
- * MANIFEST: what an instance is, in two 4 KiB slots that are written alternately, so that a torn write
- * leaves the other one. The newest sound slot counts. Today it names the instance; checkpoints will be
- * listed in it. FORMAT.md has the table.
+ * MANIFEST: what an instance is, in two 4 KiB slots that are written alternately, so that a torn
+ * write leaves the other one. The newest sound slot counts. Today it names the instance;
+ * checkpoints will be listed in it. FORMAT.md has the table.
  */
 #ifndef VEX_IOENGINE_MANIFEST_H
 #define VEX_IOENGINE_MANIFEST_H
@@ -22,8 +22,8 @@ struct vex_manifest {
 };
 
 /*
- * Reads DIR/MANIFEST, or makes a new one with a random UUID when the directory holds no instance yet.
- * Errors: CORRUPT (no sound slot, or log files without a manifest), VERSION, NO_SPACE, IO.
+ * Reads DIR/MANIFEST, or makes a new one with a random UUID when the directory holds no instance
+ * yet. Errors: CORRUPT (no sound slot, or log files without a manifest), VERSION, NO_SPACE, IO.
  */
 enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
                                   struct vex_error *error);

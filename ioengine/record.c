@@ -6,8 +6,7 @@
 
 void vex_log_header_seal(struct vex_log_header *header)
 {
-    header->checksum =
-        vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
+    header->checksum = vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
 }
 
 const char *vex_log_header_fault(const struct vex_log_header *header, const uint8_t *uuid,
@@ -19,7 +18,8 @@ const char *vex_log_header_fault(const struct vex_log_header *header, const uint
     if (header->version != VEX_LOG_VERSION) {
         return "written by another format version";
     }
-    uint64_t checksum = vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
+    uint64_t checksum =
+        vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
     if (checksum != header->checksum) {
         return "header checksum does not match";
     }

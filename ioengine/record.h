@@ -2,10 +2,10 @@
  * Bytes of the log: file header, batch, record. Pure functions; FORMAT.md has the tables.
  *
  * A batch is what one group commit makes durable: a 64-byte header, records, zeros up to 4 KiB. Its
- * checksum covers all of it and is seeded with the file's random nonce, so that neither torn sectors nor
- * blocks left over from an earlier life of the disk pass. Each batch names the checksum of the batch
- * before it and the LSN that was durable when it was written: the first makes a hole visible, the second
- * lets recovery tell damage to acknowledged data from a torn tail.
+ * checksum covers all of it and is seeded with the file's random nonce, so that neither torn
+ * sectors nor blocks left over from an earlier life of the disk pass. Each batch names the checksum
+ * of the batch before it and the LSN that was durable when it was written: the first makes a hole
+ * visible, the second lets recovery tell damage to acknowledged data from a torn tail.
  */
 #ifndef VEX_IOENGINE_RECORD_H
 #define VEX_IOENGINE_RECORD_H
@@ -70,11 +70,11 @@ void vex_log_header_seal(struct vex_log_header *header);
 const char *vex_log_header_fault(const struct vex_log_header *header, const uint8_t *uuid,
                                  uint64_t file_number);
 
-/* Fills in magic, version, lengths and checksum of a batch whose records follow the header in memory,
- * zeroes the padding, and returns the total length. */
+/* Fills in magic, version, lengths and checksum of a batch whose records follow the header in
+ * memory, zeroes the padding, and returns the total length. */
 size_t vex_batch_seal(struct vex_batch_header *header, size_t payload_bytes, uint64_t nonce);
-/* NULL if `bytes` bytes begin with a sound batch (checksum and record lengths included), else why not.
- * The caller checks the chain: first_lsn, previous_hash, file_number. */
+/* NULL if `bytes` bytes begin with a sound batch (checksum and record lengths included), else why
+ * not. The caller checks the chain: first_lsn, previous_hash, file_number. */
 const char *vex_batch_fault(const uint8_t *data, size_t bytes, uint64_t nonce);
 
 /* Walks the records of a sound batch. */

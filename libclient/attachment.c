@@ -16,7 +16,8 @@
 
 /* ---- per process and per thread -------------------------------------------------------------- */
 
-/* Guards the link from a reader_slot to its attachment, for threads that end and attachments that close. */
+/* Guards the link from a reader_slot to its attachment, for threads that end and attachments that
+ * close. */
 static pthread_mutex_t owners_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
@@ -107,8 +108,8 @@ static enum vex_status map_page(struct attachment *attachment, int fd, struct ve
     if (attachment->pages_count == ATTACHMENT_PAGES_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "too many slot pages");
     }
-    void *memory = mmap(NULL, sizeof(struct vex_slot_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                        0);
+    void *memory =
+        mmap(NULL, sizeof(struct vex_slot_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
         return vex_error_os(error, VEX_ERR_NOMEM, errno, "map slot page");
     }
@@ -296,7 +297,8 @@ struct reader_slot *vex_attachment_take_slot(struct attachment *attachment,
     return slot;
 }
 
-/* The slow way: this thread's list, or a new slot. Also drops slots of attachments that are gone. */
+/* The slow way: this thread's list, or a new slot. Also drops slots of attachments that are
+ * gone. */
 static struct reader_slot *find_thread_slot(struct attachment *attachment,
                                             enum vex_status *out_status, struct vex_error *error)
 {
@@ -332,8 +334,7 @@ static struct reader_slot *find_thread_slot(struct attachment *attachment,
 }
 
 struct reader_slot *vex_attachment_thread_slot(struct attachment *attachment,
-                                               enum vex_status *out_status,
-                                               struct vex_error *error)
+                                               enum vex_status *out_status, struct vex_error *error)
 {
     struct reader_slot **entry = &thread_cache[attachment->serial % CACHE_ENTRIES];
     if (*entry && (*entry)->serial == attachment->serial) {

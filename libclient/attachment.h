@@ -1,15 +1,17 @@
 /*
- * An attachment: one connection to one daemon, the control region that daemon publishes in, and the slots it
- * gave us. When the daemon is replaced the client makes a new attachment and lets the old one go.
+ * An attachment: one connection to one daemon, the control region that daemon publishes in, and the
+ * slots it gave us. When the daemon is replaced the client makes a new attachment and lets the old
+ * one go.
  *
- * Slots. A thread gets one on its first read and keeps it until it ends (or the attachment does): slots are
- * never shared between threads. Snapshots take slots of their own. The way from thread to slot is a
- * thread-local cache, so a read finds its slot without a lock or a system call.
+ * Slots. A thread gets one on its first read and keeps it until it ends (or the attachment does):
+ * slots are never shared between threads. Snapshots take slots of their own. The way from thread to
+ * slot is a thread-local cache, so a read finds its slot without a lock or a system call.
  *
- * Letting go. A reader that is about to pin stores into its slot first and then checks that the attachment is
- * still the database's current one; who replaces the attachment stores the new one first and then looks at the
- * slots. Both are sequentially consistent, so one of them sees the other (the argument of pin.h). What such a
- * slot protects is unmapped once the slot is idle; the slot pages themselves stay until vex_close.
+ * Letting go. A reader that is about to pin stores into its slot first and then checks that the
+ * attachment is still the database's current one; who replaces the attachment stores the new one
+ * first and then looks at the slots. Both are sequentially consistent, so one of them sees the
+ * other (the argument of pin.h). What such a slot protects is unmapped once the slot is idle; the
+ * slot pages themselves stay until vex_close.
  *
  * Thread-safety: everything from any thread unless it says otherwise.
  */
@@ -33,9 +35,9 @@
 struct reader_slot {
     struct vex_slot *slot;
     struct vex_slot_page *page;
-    uint64_t last_generation; /* a lower bound of the current one; owner only */
-    uint64_t serial;          /* of the attachment */
-    struct attachment *attachment; /* NULL once it is gone; guarded by the process-wide lock */
+    uint64_t last_generation;           /* a lower bound of the current one; owner only */
+    uint64_t serial;                    /* of the attachment */
+    struct attachment *attachment;      /* NULL once it is gone; guarded by the process-wide lock */
     struct reader_slot *next_of_thread; /* owner thread only */
 };
 
@@ -64,8 +66,8 @@ enum vex_status vex_attachment_open(const char *directory, struct attachment **o
 void vex_attachment_close(struct attachment *attachment);
 /* In a forked child. */
 void vex_attachment_abandon(struct attachment *attachment);
-/* Unmaps the control region and closes the connection if no slot is in use. The slot pages stay. No call is
- * under way. */
+/* Unmaps the control region and closes the connection if no slot is in use. The slot pages stay. No
+ * call is under way. */
 bool vex_attachment_hibernate(struct attachment *attachment);
 
 /* The calling thread's slot. NULL and a status: LIMIT, UNAVAILABLE, NOMEM. */

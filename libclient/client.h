@@ -1,10 +1,11 @@
 /*
  * libvex's inside: the structs behind the public handles, and how a read gets at rows.
  *
- * A read pins the attachment's current generation, takes the collection's view, and finds the view's segments
- * already mapped in the collection's cache; only when the list of segments has changed does it map, under a
- * lock. Caches are replaced, never changed; an old one is freed once every slot has left the generation in
- * which it was replaced, by the same argument that protects the daemon's memory.
+ * A read pins the attachment's current generation, takes the collection's view, and finds the
+ * view's segments already mapped in the collection's cache; only when the list of segments has
+ * changed does it map, under a lock. Caches are replaced, never changed; an old one is freed once
+ * every slot has left the generation in which it was replaced, by the same argument that protects
+ * the daemon's memory.
  */
 #ifndef VEX_LIBCLIENT_CLIENT_H
 #define VEX_LIBCLIENT_CLIENT_H
@@ -82,12 +83,13 @@ struct vex_snapshot {
 
 /* INVALID if the handle came out of a fork. */
 enum vex_status vex_db_check(const struct vex_db *db, struct vex_error *error);
-/* Makes sure that a daemon answers; starts one if the options allow. The attachment serves for calls until
- * vex_db_done. */
+/* Makes sure that a daemon answers; starts one if the options allow. The attachment serves for
+ * calls until vex_db_done. */
 enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachment,
                               struct vex_error *error);
 void vex_db_done(struct vex_db *db, struct attachment *attachment);
-/* Attaches to a new daemon if there is one; never starts one, and tries at most a few times a second. */
+/* Attaches to a new daemon if there is one; never starts one, and tries at most a few times a
+ * second. */
 void vex_db_try_attach(struct vex_db *db);
 /* Pins the current attachment in the thread's own slot, or in a new one if `own` is false. */
 enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_attachment,

@@ -127,7 +127,8 @@ enum vex_status vex_collection_list(struct vex_db *db, struct vex_collection_inf
     }
     for (size_t i = 0; i < capacity && i < VEX_COLLECTIONS_MAX; i++) {
         if (infos[i].size != sizeof(infos[i])) {
-            return vex_error_set(error, VEX_ERR_INVALID, "list: the size of entry %zu is not set", i);
+            return vex_error_set(error, VEX_ERR_INVALID, "list: the size of entry %zu is not set",
+                                 i);
         }
     }
     struct vex_collection_info *all = calloc(VEX_COLLECTIONS_MAX, sizeof(*all));

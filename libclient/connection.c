@@ -74,8 +74,8 @@ enum vex_status vex_connection_open(const char *directory, struct vex_connection
         if (!failure) {
             return vex_error_set(error, VEX_ERR_NOMEM, "connect: out of memory");
         }
-        enum vex_status status = failure == EACCES || failure == EPERM ? VEX_ERR_PERMISSION
-                                                                       : VEX_ERR_UNAVAILABLE;
+        enum vex_status status =
+            failure == EACCES || failure == EPERM ? VEX_ERR_PERMISSION : VEX_ERR_UNAVAILABLE;
         return vex_error_os(error, status, failure, "connect to vexd in %s", directory);
     }
     connection->fd = fd;
@@ -283,8 +283,8 @@ static bool send_request(struct vex_connection *connection, struct pending *pend
         enlist(connection, pending);
     }
     (void)pthread_mutex_unlock(&connection->lock);
-    if (usable && !(send_all(connection->fd, &head, sizeof(head)) &&
-                    send_all(connection->fd, body, bytes))) {
+    if (usable &&
+        !(send_all(connection->fd, &head, sizeof(head)) && send_all(connection->fd, body, bytes))) {
         /* A refusal may lie in the socket already: the reader decides how this ends. */
         (void)shutdown(connection->fd, SHUT_WR);
     }

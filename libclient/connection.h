@@ -1,8 +1,9 @@
 /*
  * The command channel of one client: one socket, any number of threads.
  *
- * A call sends its frame under a lock and then waits for the reply with its number. Whichever waiting thread
- * comes first reads the socket, for all of them: no helper thread, and pipelining between threads for free.
+ * A call sends its frame under a lock and then waits for the reply with its number. Whichever
+ * waiting thread comes first reads the socket, for all of them: no helper thread, and pipelining
+ * between threads for free.
  *
  * A connection that breaks stays broken. Calls whose frame may have reached the daemon answer
  * UNKNOWN_OUTCOME, others UNAVAILABLE; the owner makes a new connection.

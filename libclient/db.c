@@ -315,8 +315,8 @@ enum vex_status vex_get_stats(struct vex_db *db, struct vex_stats *out, struct v
         return status;
     }
     struct vex_reply reply;
-    status = vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false, &reply,
-                                 error);
+    status =
+        vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false, &reply, error);
     uint8_t uuid[VEX_UUID_BYTES];
     memcpy(uuid, attachment->uuid, sizeof(uuid));
     vex_db_done(db, attachment);

@@ -1,7 +1,7 @@
 /*
- * Searches, gets, counts and snapshots: the arguments are checked, a reading is begun (view.c), the index is
- * asked, the answer is copied out, and only then the pin ends. If it turns out that the pin had been revoked
- * meanwhile, the answer is thrown away and the read is done again.
+ * Searches, gets, counts and snapshots: the arguments are checked, a reading is begun (view.c), the
+ * index is asked, the answer is copied out, and only then the pin ends. If it turns out that the
+ * pin had been revoked meanwhile, the answer is thrown away and the read is done again.
  */
 #include <float.h>
 #include <math.h>
@@ -30,8 +30,9 @@ static enum vex_status check_options(const struct vex_read_options *options,
 
 static enum vex_status revoked(struct vex_error *error)
 {
-    return vex_error_set(error, VEX_ERR_UNAVAILABLE,
-                         "vexd has cut this client off and may have reused the memory that was read");
+    return vex_error_set(
+        error, VEX_ERR_UNAVAILABLE,
+        "vexd has cut this client off and may have reused the memory that was read");
 }
 
 /* ---- a read, on a snapshot or on the current state ------------------------------------------- */
@@ -71,9 +72,9 @@ static enum vex_status read_current(struct vex_collection *collection,
     reader.facts = &collection->facts;
     reader.reading = &reader.local;
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-        enum vex_status status = vex_reading_begin(collection, true, options ? options->min_lsn : 0,
-                                                   options ? options->timeout_ms : 0, &reader.local,
-                                                   error);
+        enum vex_status status =
+            vex_reading_begin(collection, true, options ? options->min_lsn : 0,
+                              options ? options->timeout_ms : 0, &reader.local, error);
         if (status != VEX_OK) {
             return status;
         }
@@ -102,14 +103,14 @@ static enum vex_status read_with(struct vex_collection *collection,
         return read_current(collection, options, step, arguments, error);
     }
     if (snapshot->db != collection->db || snapshot->facts.id != collection->facts.id) {
-        return vex_error_set(error, VEX_ERR_INVALID, "the snapshot is of another collection than %s",
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "the snapshot is of another collection than %s",
                              collection->facts.name);
     }
     if (snapshot->reading.lsn < options->min_lsn) {
-        return vex_error_set(error, VEX_ERR_INVALID,
-                             "the snapshot is of LSN %llu, before min_lsn %llu",
-                             (unsigned long long)snapshot->reading.lsn,
-                             (unsigned long long)options->min_lsn);
+        return vex_error_set(
+            error, VEX_ERR_INVALID, "the snapshot is of LSN %llu, before min_lsn %llu",
+            (unsigned long long)snapshot->reading.lsn, (unsigned long long)options->min_lsn);
     }
     return read_snapshot(snapshot, step, arguments, error);
 }
@@ -155,7 +156,8 @@ static enum vex_status check_search(const struct vex_collection *collection, con
                                     const struct vex_results *results, struct vex_error *error)
 {
     if (!collection || !queries || !results) {
-        return vex_error_set(error, VEX_ERR_INVALID, "search: collection, queries or results is NULL");
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "search: collection, queries or results is NULL");
     }
     if (options->size != sizeof(*options) || results->size != sizeof(*results)) {
         return vex_error_set(error, VEX_ERR_INVALID,
@@ -364,10 +366,9 @@ static enum vex_status copy_step(struct reader *reader, void *arguments, struct 
     }
     struct vex_record *record = &get->record;
     if (get->payload && record->payload_bytes > get->payload_capacity) {
-        return vex_error_set(error, VEX_ERR_BUFFER,
-                             "the payload of id %llu has %zu bytes, the buffer %zu",
-                             (unsigned long long)get->id, record->payload_bytes,
-                             get->payload_capacity);
+        return vex_error_set(
+            error, VEX_ERR_BUFFER, "the payload of id %llu has %zu bytes, the buffer %zu",
+            (unsigned long long)get->id, record->payload_bytes, get->payload_capacity);
     }
     if (get->vector) {
         memcpy(get->vector, record->vector, record->dim * sizeof(float));
@@ -405,8 +406,9 @@ enum vex_status vex_get(struct vex_collection *collection, uint64_t id,
                              "get: the collection is NULL, or the size of out is not set");
     }
     if (vector && vector_dim != collection->facts.dim) {
-        return vex_error_set(error, VEX_ERR_DIM, "get: room for dimension %zu, collection %s has %u",
-                             vector_dim, collection->facts.name, collection->facts.dim);
+        return vex_error_set(error, VEX_ERR_DIM,
+                             "get: room for dimension %zu, collection %s has %u", vector_dim,
+                             collection->facts.name, collection->facts.dim);
     }
     struct get get = {
         .id = id,

@@ -1,7 +1,7 @@
 /*
- * Starting a private daemon, the way tmux and adb do: whoever finds nobody serving the directory starts
- * vexd for it, detached, and waits for its one line on a pipe. Losers of a race find that out from their
- * own daemon, which could not get the lock, and connect to the winner's.
+ * Starting a private daemon, the way tmux and adb do: whoever finds nobody serving the directory
+ * starts vexd for it, detached, and waits for its one line on a pipe. Losers of a race find that
+ * out from their own daemon, which could not get the lock, and connect to the winner's.
  */
 #ifndef VEX_LIBCLIENT_SPAWN_H
 #define VEX_LIBCLIENT_SPAWN_H
@@ -11,10 +11,10 @@
 #include <vex/status.h>
 
 /*
- * Starts vexd for `directory`. `program` NULL: $VEXD_PATH, vexd beside or in ../bin of the library, $PATH.
- * OK: it is ready. BUSY: another daemon has the directory, or is about to leave it: try to connect.
- * UNAVAILABLE: no program, or it ended. TIMEOUT. Any other status is the daemon's own reason for refusing, and
- * the message quotes it.
+ * Starts vexd for `directory`. `program` NULL: $VEXD_PATH, vexd beside or in ../bin of the library,
+ * $PATH. OK: it is ready. BUSY: another daemon has the directory, or is about to leave it: try to
+ * connect. UNAVAILABLE: no program, or it ended. TIMEOUT. Any other status is the daemon's own
+ * reason for refusing, and the message quotes it.
  */
 enum vex_status vex_spawn_daemon(const char *directory, const char *program,
                                  uint32_t idle_timeout_ms, uint64_t deadline_ns,

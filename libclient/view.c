@@ -48,10 +48,10 @@ static enum vex_status map_segment(const struct vex_collection *collection, cons
         status = vex_segment_attach(&mapped->segment, mapped->region.memory, mapped->region.bytes,
                                     error);
         const struct vex_segment *segment = &mapped->segment;
-        if (status == VEX_OK && (segment->segment_id != segment_id ||
-                                 segment->collection_id != collection->facts.id ||
-                                 segment->dim != collection->facts.dim ||
-                                 segment->metric != collection->facts.metric)) {
+        if (status == VEX_OK &&
+            (segment->segment_id != segment_id || segment->collection_id != collection->facts.id ||
+             segment->dim != collection->facts.dim ||
+             segment->metric != collection->facts.metric)) {
             status = vex_error_set(error, VEX_ERR_CORRUPT,
                                    "shared memory %s holds another segment than it should", name);
         }
@@ -99,10 +99,12 @@ static void replace_cache(struct vex_collection *collection, struct attachment *
     /* pairs: VIEW_CACHE with cache_of. seq_cst: before the load of the generation. */
     atomic_store_explicit(&collection->cache, cache, memory_order_seq_cst);
     const struct vex_control *control = attachment->control.memory;
-    /* pairs: GENERATION with vex_control_publish. seq_cst: whoever pins a later one sees the new cache. */
+    /* pairs: GENERATION with vex_control_publish. seq_cst: whoever pins a later one sees the new
+     * cache. */
     uint64_t now = atomic_load_explicit(&control->current, memory_order_seq_cst);
     if (old) {
-        /* A slot of another, older attachment protects its own caches: its generations are others. */
+        /* A slot of another, older attachment protects its own caches: its generations are
+         * others. */
         old->replaced_in = old->attachment == attachment ? now : UINT64_MAX - 1;
         old->next = collection->replaced;
         collection->replaced = old;
@@ -341,8 +343,7 @@ enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_sl
         deadline_ns = vex_clock_ns() + timeout_ms * UINT64_C(1000000);
     }
     for (bool attached = false;;) {
-        enum vex_status status =
-            try_begin(collection, own_slot, min_lsn, deadline_ns, out, error);
+        enum vex_status status = try_begin(collection, own_slot, min_lsn, deadline_ns, out, error);
         bool worth_retrying = status == VEX_OK || status == VEX_ERR_TIMEOUT ||
                               status == VEX_ERR_GONE || status == VEX_ERR_CORRUPT;
         if (out->stale && worth_retrying && !attached) {

@@ -1,6 +1,6 @@
 /*
- * Mutations: checked here as far as the client can, so that a bad batch costs no round trip and gets its
- * message from where the caller stands; checked again by the daemon, which trusts nobody.
+ * Mutations: checked here as far as the client can, so that a bad batch costs no round trip and
+ * gets its message from where the caller stands; checked again by the daemon, which trusts nobody.
  */
 #include "base/error.h"
 #include "index/kernels.h"
@@ -19,8 +19,9 @@ static enum vex_status check_shape(const struct vex_collection *collection,
                              batch->count, VEX_BATCH_COUNT_MAX);
     }
     if (!batch->ids && kind != VEX_WRITE_INSERT) {
-        return vex_error_set(error, VEX_ERR_INVALID, "write: ids are missing; only an insert may "
-                                                     "leave them to the coordinator");
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "write: ids are missing; only an insert may "
+                             "leave them to the coordinator");
     }
     if (kind == VEX_WRITE_DELETE) {
         return batch->vectors || batch->payloads || batch->dim

@@ -179,8 +179,8 @@ uint64_t vex_control_publish(void *region, uint64_t lsn)
     uint64_t generation = atomic_load_explicit(&control->current, memory_order_relaxed) + 1;
     /* pairs: PUBLISHED_LSN with vex_control_published_lsn: carries the views set before. */
     atomic_store_explicit(&control->published_lsn, lsn, memory_order_release);
-    /* pairs: GENERATION with vex_pin. seq_cst, because the slot scan that follows must not be ordered
-     * before it: see pin.h. */
+    /* pairs: GENERATION with vex_pin. seq_cst, because the slot scan that follows must not be
+     * ordered before it: see pin.h. */
     atomic_store_explicit(&control->current, generation, memory_order_seq_cst);
     wake_waiters(control);
     return generation;

@@ -1,13 +1,13 @@
 /*
  * The control region: publishing states of collections, and reading them.
  *
- * The daemon is the only writer. It publishes in this order: the cells of the collections that changed,
- * each collection's `view`, `published_lsn`, and last `current`. A reader pins (pin.h), loads
- * `published_lsn`, then a collection's view: it gets a state at least as new as that LSN, complete and
- * immutable. All functions take the mapped region and never map anything themselves.
+ * The daemon is the only writer. It publishes in this order: the cells of the collections that
+ * changed, each collection's `view`, `published_lsn`, and last `current`. A reader pins (pin.h),
+ * loads `published_lsn`, then a collection's view: it gets a state at least as new as that LSN,
+ * complete and immutable. All functions take the mapped region and never map anything themselves.
  *
- * Readers do not trust the bytes: indexes and counts are checked before use.
- * Thread-safety: writer functions: one thread. Reader functions: any number, any time.
+ * Readers do not trust the bytes: indexes and counts are checked before use. Thread-safety: writer
+ * functions: one thread. Reader functions: any number, any time.
  */
 #ifndef VEX_SHM_CONTROL_H
 #define VEX_SHM_CONTROL_H

@@ -1,14 +1,15 @@
 /*
- * What the processes share, byte for byte: the control region and the slot pages. LAYOUT.md says it in
- * prose. Included by shm/ only, and by whoever needs a size.
+ * What the processes share, byte for byte: the control region and the slot pages. LAYOUT.md says it
+ * in prose. Included by shm/ only, and by whoever needs a size.
  *
- * Rules: no pointers, no libc objects, offsets and _Atomic words only. Each shared word says who writes
- * it and what it carries. The ready word `layout_hash` is stored last and read first.
+ * Rules: no pointers, no libc objects, offsets and _Atomic words only. Each shared word says who
+ * writes it and what it carries. The ready word `layout_hash` is stored last and read first.
  *
  * Control region:   page 0          struct vex_control
  *                   then            struct vex_collection_entry [VEX_COLLECTIONS_MAX]
  *                   then            list blocks of 4 KiB: the segment lists that views name
- * Slot page:        struct vex_slot_page, one or more per client, made by the daemon, mapped writable by
+ * Slot page:        struct vex_slot_page, one or more per client, made by the daemon, mapped
+ * writable by
  *                   that one client only.
  */
 #ifndef VEX_SHM_LAYOUT_H
@@ -25,7 +26,7 @@
 #define VEX_PAGE_BYTES 4096u
 #define VEX_UUID_BYTES 16u
 
-#define VEX_VIEW_RING 16u         /* views kept per collection; a reader that is lapped starts again */
+#define VEX_VIEW_RING 16u /* views kept per collection; a reader that is lapped starts again */
 #define VEX_LIST_SEGMENTS_MAX 254u /* segments of one collection */
 #define VEX_LIST_BLOCKS_MAX (4u * VEX_COLLECTIONS_MAX)
 #define VEX_SLOTS_PER_PAGE 63u
@@ -58,11 +59,13 @@ struct vex_control {
     uint8_t reserved[VEX_PAGE_BYTES - 192];
 };
 
-/* One state of a collection. Each word is atomic because a lapped reader may read while it changes. */
+/* One state of a collection. Each word is atomic because a lapped reader may read while it
+ * changes. */
 struct vex_view_cell {
-    _Atomic uint64_t sequence;   /* writer: daemon. VIEW_CELL. Which view this is; 0 = being written */
-    _Atomic uint64_t lsn;        /* deaths up to here count */
-    _Atomic uint64_t list_id;    /* identity of the segment list; never reused */
+    _Atomic uint64_t
+        sequence;             /* writer: daemon. VIEW_CELL. Which view this is; 0 = being written */
+    _Atomic uint64_t lsn;     /* deaths up to here count */
+    _Atomic uint64_t list_id; /* identity of the segment list; never reused */
     _Atomic uint64_t live_rows;
     _Atomic uint64_t dead_rows;
     _Atomic uint64_t shm_bytes;
@@ -103,7 +106,8 @@ struct vex_slot {
 };
 
 struct vex_slot_page {
-    _Atomic uint32_t revoked; /* writer: daemon. REVOKED. 1 = pins here no longer protect anything */
+    _Atomic uint32_t
+        revoked; /* writer: daemon. REVOKED. 1 = pins here no longer protect anything */
     uint8_t padding[60];
     struct vex_slot slots[VEX_SLOTS_PER_PAGE];
 };

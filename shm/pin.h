@@ -2,20 +2,21 @@
  * Pins: how a reader keeps what it reads alive, and how the daemon learns what it may reuse.
  *
  * Each reading thread owns one slot. Pinning stores a generation there and then loads the current
- * generation; both are sequentially consistent, as are the daemon's store of a new
- * generation and its scan of the slots. In the single total order of these four, either the scan sees
- * the pin, or the pin's load sees the new generation; the forbidden interleaving is the one where
- * both miss each other, and a reader goes on to use what the daemon gives back.
+ * generation; both are sequentially consistent, as are the daemon's store of a new generation and
+ * its scan of the slots. In the single total order of these four, either the scan sees the pin, or
+ * the pin's load sees the new generation; the forbidden interleaving is the one where both miss
+ * each other, and a reader goes on to use what the daemon gives back.
  *
- * What a generation r unlinked (a segment, a list block, a collection's slot) is given back when every
- * slot is 0 or >= r. A stale slot value is harmless: it is lower than the truth, and keeps more alive.
+ * What a generation r unlinked (a segment, a list block, a collection's slot) is given back when
+ * every slot is 0 or >= r. A stale slot value is harmless: it is lower than the truth, and keeps
+ * more alive.
  *
  * A read-modify-write is used for pinning: on x86 it costs half of a store and a fence, and thread
- * sanitizers do not understand fences. Scheme: epoch-based reclamation (Fraser, Practical Lock-Freedom,
- * 2004, section 5.2.3) with the epoch being the generation.
+ * sanitizers do not understand fences. Scheme: epoch-based reclamation (Fraser, Practical
+ * Lock-Freedom, 2004, section 5.2.3) with the epoch being the generation.
  *
- * When the daemon stops honouring a client's pins (it lost the connection) it sets the page's `revoked`
- * first; the reader looks at it after its last access and throws the answer away.
+ * When the daemon stops honouring a client's pins (it lost the connection) it sets the page's
+ * `revoked` first; the reader looks at it after its last access and throws the answer away.
  */
 #ifndef VEX_SHM_PIN_H
 #define VEX_SHM_PIN_H
@@ -26,10 +27,11 @@
 #include "shm/layout.h"
 
 /*
- * Pins, in two steps. Enter stores `generation`, any value that has been current, in the calling thread's
- * slot: from here on nothing that is retired later is given back. Refresh raises the slot to the current
- * generation and returns it; what is reached from loads made after it is protected by the raised value, and
- * what the lower value protected in between has not been reached yet. Pins do not nest.
+ * Pins, in two steps. Enter stores `generation`, any value that has been current, in the calling
+ * thread's slot: from here on nothing that is retired later is given back. Refresh raises the slot
+ * to the current generation and returns it; what is reached from loads made after it is protected
+ * by the raised value, and what the lower value protected in between has not been reached yet. Pins
+ * do not nest.
  */
 static inline void vex_pin_enter(struct vex_slot *slot, uint64_t generation)
 {
@@ -40,7 +42,8 @@ static inline void vex_pin_enter(struct vex_slot *slot, uint64_t generation)
 static inline uint64_t vex_pin_refresh(const struct vex_control *control, struct vex_slot *slot,
                                        uint64_t generation)
 {
-    /* pairs: GENERATION with vex_control_publish: everything published up to here is visible now. */
+    /* pairs: GENERATION with vex_control_publish: everything published up to here is visible
+     * now. */
     uint64_t current = atomic_load_explicit(&control->current, memory_order_seq_cst);
     if (current != generation) {
         /* relaxed: a scan that still sees the lower value keeps more alive. */

@@ -15,7 +15,8 @@
 
 #define SHM_DIRECTORY "/dev/shm"
 #define HUGE_PAGE_BYTES (2u << 20)
-#define REGION_MODE 0640 /* readable by the group of the instance, writable by the daemon's user only */
+#define REGION_MODE                                                                                \
+    0640 /* readable by the group of the instance, writable by the daemon's user only */
 
 static void hex(char *out, const uint8_t *bytes, size_t count)
 {
@@ -131,8 +132,8 @@ enum vex_status vex_region_create(struct vex_region *region, const char *name, u
     } else if (allocate_bytes && (failure = allocate(fd, 0, allocate_bytes)) != 0) {
         status = no_space(name, allocate_bytes, failure, error);
     } else if (!(region->memory = map_aligned(fd, bytes, PROT_READ | PROT_WRITE))) {
-        status = vex_error_os(error, vex_status_from_errno(errno), errno, "map shared memory %s",
-                              name);
+        status =
+            vex_error_os(error, vex_status_from_errno(errno), errno, "map shared memory %s", name);
     }
     (void)close(fd);
     if (status != VEX_OK) {
@@ -163,8 +164,7 @@ enum vex_status vex_region_open(struct vex_region *region, const char *name, boo
     *region = (struct vex_region){0};
     int fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
     if (fd < 0) {
-        enum vex_status status =
-            errno == ENOENT ? VEX_ERR_NOT_FOUND : vex_status_from_errno(errno);
+        enum vex_status status = errno == ENOENT ? VEX_ERR_NOT_FOUND : vex_status_from_errno(errno);
         return vex_error_os(error, status, errno, "open shared memory %s", name);
     }
     enum vex_status status = VEX_OK;

@@ -1,10 +1,11 @@
 /*
  * Named shared memory: the only file of this folder that asks the kernel for anything.
  *
- * Names are made from the instance's UUID, so that whoever knows the directory finds the memory, with or
- * without a daemon: /vexdb-<uuid>-ctl and /vexdb-<uuid>-seg-<number>. Memory is allocated before it is
- * used (fallocate), because a store into a hole of a full tmpfs is SIGBUS; running out is an error here.
- * Mappings start on a 2 MiB boundary, so that huge pages fit where the kernel grants them.
+ * Names are made from the instance's UUID, so that whoever knows the directory finds the memory,
+ * with or without a daemon: /vexdb-<uuid>-ctl and /vexdb-<uuid>-seg-<number>. Memory is allocated
+ * before it is used (fallocate), because a store into a hole of a full tmpfs is SIGBUS; running out
+ * is an error here. Mappings start on a 2 MiB boundary, so that huge pages fit where the kernel
+ * grants them.
  *
  * Thread-safety: no shared state. Errors name the object and, where there is one, the remedy.
  */
@@ -34,8 +35,8 @@ void vex_uuid_text(char *out_text, const uint8_t *uuid);
 
 /*
  * Creates a new object of `bytes` bytes, zero-filled, mapped read-write. `allocate_bytes` of it are
- * allocated at once, the rest by vex_region_allocate. Errors: NO_SPACE (the message says how much was
- * asked for, how much there is and what to do), EXISTS, PERMISSION, NOMEM, IO.
+ * allocated at once, the rest by vex_region_allocate. Errors: NO_SPACE (the message says how much
+ * was asked for, how much there is and what to do), EXISTS, PERMISSION, NOMEM, IO.
  */
 enum vex_status vex_region_create(struct vex_region *region, const char *name, uint64_t bytes,
                                   uint64_t allocate_bytes, struct vex_error *error);
@@ -54,8 +55,8 @@ void vex_region_unlink(const char *name);
 /* Removes every name of this instance: what a daemon that was killed left behind. */
 void vex_region_unlink_all(const uint8_t *uuid);
 
-/* A page of anonymous shared memory, to be handed over by descriptor. Returns the descriptor, mapped
- * read-write at *out_memory, or -1 with errno set. */
+/* A page of anonymous shared memory, to be handed over by descriptor. Returns the descriptor,
+ * mapped read-write at *out_memory, or -1 with errno set. */
 int vex_region_anonymous(const char *label, size_t bytes, void **out_memory);
 
 #endif

@@ -57,8 +57,7 @@ static enum vex_status check_head(const struct vex_write_head *head, struct vex_
                              head->count, VEX_BATCH_COUNT_MAX);
     }
     bool is_delete = head->kind == VEX_WRITE_DELETE;
-    if (is_delete ? head->dim != 0 || head->flags != 0
-                  : head->dim < 1 || head->dim > VEX_DIM_MAX) {
+    if (is_delete ? head->dim != 0 || head->flags != 0 : head->dim < 1 || head->dim > VEX_DIM_MAX) {
         return malformed(error, "dimension or flags do not suit the kind");
     }
     if ((head->flags & VEX_WRITE_AUTO_IDS) && head->kind != VEX_WRITE_INSERT) {
@@ -124,8 +123,7 @@ enum vex_status vex_write_decode(struct vex_write *out, const uint8_t *bytes, si
         }
     }
     if (write.head.dim) {
-        const uint8_t *vectors =
-            take(&at, &left, (size_t)count * write.head.dim, sizeof(float));
+        const uint8_t *vectors = take(&at, &left, (size_t)count * write.head.dim, sizeof(float));
         if (!vectors) {
             return malformed(error, "body ends inside the vectors");
         }
@@ -163,8 +161,7 @@ bool vex_write_encode(struct vex_buffer *out, const struct vex_write_input *inpu
                                : vex_buffer_append(out, zeros, sizeof(uint64_t)));
     fits = fits && vex_buffer_append(out, input->vectors, vectors_bytes);
     for (uint32_t i = 0; fits && input->payloads && i < input->count; i++) {
-        uint32_t bytes =
-            input->payloads[i] ? (uint32_t)input->payload_bytes[i] : VEX_NO_PAYLOAD;
+        uint32_t bytes = input->payloads[i] ? (uint32_t)input->payload_bytes[i] : VEX_NO_PAYLOAD;
         fits = vex_buffer_append(out, &bytes, sizeof(bytes));
     }
     for (uint32_t i = 0; fits && input->payloads && i < input->count; i++) {

@@ -2,11 +2,12 @@
  * The command channel: frames between libvex and vexd over a SOCK_STREAM UNIX socket.
  *
  * A frame is a 32-byte head and a body of a bounded length that is a multiple of 8. Requests may be
- * pipelined; a reply carries its request's number, because a refusal can overtake a commit. A reply whose status is not 0 has the error message as its body. A frame that breaks these rules ends
- * the connection: after it there is no way to tell where the next one begins.
+ * pipelined; a reply carries its request's number, because a refusal can overtake a commit. A reply
+ * whose status is not 0 has the error message as its body. A frame that breaks these rules ends the
+ * connection: after it there is no way to tell where the next one begins.
  *
- * The body of a write is exactly what the log stores, so that the daemon copies it once: see
- * struct vex_write_head. Both directions are checked here, by pure functions on bytes.
+ * The body of a write is exactly what the log stores, so that the daemon copies it once: see struct
+ * vex_write_head. Both directions are checked here, by pure functions on bytes.
  *
  * Thread-safety: pure functions.
  */
@@ -30,7 +31,7 @@
 #define VEX_WIRE_BODY_MAX (VEX_BATCH_BYTES_MAX + 4u * VEX_BATCH_COUNT_MAX + VEX_PAGE_BYTES)
 
 enum vex_op {
-    VEX_OP_HELLO = 1,     /* struct vex_hello -> struct vex_welcome, with a slot page's descriptor */
+    VEX_OP_HELLO = 1, /* struct vex_hello -> struct vex_welcome, with a slot page's descriptor */
     VEX_OP_SLOT_PAGE = 2, /* empty -> empty, with a slot page's descriptor */
     VEX_OP_STATS = 3,     /* empty -> struct vex_stats_body */
     VEX_OP_SHUTDOWN = 4,  /* empty -> empty, then the connection closes */
@@ -162,8 +163,8 @@ static inline uint32_t vex_write_payload_bytes(const struct vex_write *write, ui
 enum vex_status vex_frame_decode(struct vex_frame_head *out, const uint8_t *bytes,
                                  struct vex_error *error);
 /*
- * Checks shapes and lengths of a write, not ids or values. `bytes` is 8-aligned. Errors: PROTOCOL (not
- * what a libvex sends), LIMIT (count, payload length, id above VEX_ID_MAX).
+ * Checks shapes and lengths of a write, not ids or values. `bytes` is 8-aligned. Errors: PROTOCOL
+ * (not what a libvex sends), LIMIT (count, payload length, id above VEX_ID_MAX).
  */
 enum vex_status vex_write_decode(struct vex_write *out, const uint8_t *bytes, size_t bytes_count,
                                  struct vex_error *error);

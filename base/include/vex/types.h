@@ -12,14 +12,14 @@ extern "C" {
 
 /* Limits, all checked with VEX_ERR_LIMIT or a more precise code. */
 #define VEX_DIM_MAX 65535u
-#define VEX_NAME_MAX 63u                   /* bytes of a collection name, without the NUL */
-#define VEX_PAYLOAD_MAX (64u * 1024u)      /* bytes of one payload */
-#define VEX_BATCH_BYTES_MAX (16u << 20)    /* vectors, ids and payloads of one batch together */
-#define VEX_BATCH_COUNT_MAX (1u << 20)     /* items in one batch */
-#define VEX_K_MAX 65536u                   /* neighbours per query */
-#define VEX_QUERIES_MAX (1u << 20)         /* queries per call */
-#define VEX_COLLECTIONS_MAX 1024u          /* collections in one instance */
-#define VEX_ID_MAX (UINT64_MAX - 1)        /* largest id; UINT64_MAX never names a vector */
+#define VEX_NAME_MAX 63u                /* bytes of a collection name, without the NUL */
+#define VEX_PAYLOAD_MAX (64u * 1024u)   /* bytes of one payload */
+#define VEX_BATCH_BYTES_MAX (16u << 20) /* vectors, ids and payloads of one batch together */
+#define VEX_BATCH_COUNT_MAX (1u << 20)  /* items in one batch */
+#define VEX_K_MAX 65536u                /* neighbours per query */
+#define VEX_QUERIES_MAX (1u << 20)      /* queries per call */
+#define VEX_COLLECTIONS_MAX 1024u       /* collections in one instance */
+#define VEX_ID_MAX (UINT64_MAX - 1)     /* largest id; UINT64_MAX never names a vector */
 
 /* The numbers are in the log and on the wire: append only. */
 enum vex_metric {

@@ -11,10 +11,13 @@
  *            thread still uses it is an error of the caller.
  * FORK       A child must not use handles opened before fork(): every call on them returns
  *            VEX_ERR_INVALID there. Open the instance again in the child.
- * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers into a
+ * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers into
+ * a
  *            snapshot are valid until vex_snapshot_close(). Nothing is ever to be free()d by you.
- * ERRORS     Every call that can fail returns enum vex_status; the last argument, which may be NULL,
- *            receives the message. On failure handles become NULL and other outputs hold nothing of meaning.
+ * ERRORS     Every call that can fail returns enum vex_status; the last argument, which may be
+ * NULL,
+ *            receives the message. On failure handles become NULL and other outputs hold nothing of
+ *            meaning.
  * OPTIONS    Option and result structs begin with their size, so that old programs meet new
  *            libraries safely. Start from the _INIT macro, or zero the struct and set `size`.
  * HYGIENE    No threads, no signal handlers, no output, no global state that needs set-up; one
@@ -97,23 +100,23 @@ struct vex_stats {
     uint32_t daemon_pid;
     uint32_t clients;
     uint32_t collections;
-    bool read_only;           /* latched by an I/O error of the log */
-    bool embedded;            /* started by a client, ends itself when idle */
-    char version[16];         /* of the daemon */
-    char io_backend[16];      /* "uring" or "sync" */
-    char instance[40];        /* UUID in text form */
-    uint64_t lsn;             /* last durable and published record */
-    uint64_t generation;      /* number of publications so far */
+    bool read_only;      /* latched by an I/O error of the log */
+    bool embedded;       /* started by a client, ends itself when idle */
+    char version[16];    /* of the daemon */
+    char io_backend[16]; /* "uring" or "sync" */
+    char instance[40];   /* UUID in text form */
+    uint64_t lsn;        /* last durable and published record */
+    uint64_t generation; /* number of publications so far */
     uint64_t uptime_ms;
     uint64_t live_rows;
-    uint64_t dead_rows;       /* rows deleted or replaced whose space is not yet reclaimed */
-    uint64_t shm_bytes;       /* shared memory held by the instance */
-    uint64_t log_bytes;       /* bytes of log records written since the directory was made */
-    uint64_t log_file_bytes;  /* size of the log files on disk, prepared space included */
-    uint64_t commits;         /* group commits since the daemon started */
-    uint64_t records;         /* records made durable since the daemon started */
-    uint64_t replayed;        /* records replayed at its start */
-    uint64_t torn_tails;      /* incomplete batches dropped at its start; none was acknowledged */
+    uint64_t dead_rows;      /* rows deleted or replaced whose space is not yet reclaimed */
+    uint64_t shm_bytes;      /* shared memory held by the instance */
+    uint64_t log_bytes;      /* bytes of log records written since the directory was made */
+    uint64_t log_file_bytes; /* size of the log files on disk, prepared space included */
+    uint64_t commits;        /* group commits since the daemon started */
+    uint64_t records;        /* records made durable since the daemon started */
+    uint64_t replayed;       /* records replayed at its start */
+    uint64_t torn_tails;     /* incomplete batches dropped at its start; none was acknowledged */
 };
 
 /* Asks the daemon. `out->size` must be set. Errors: UNAVAILABLE, TIMEOUT, INVALID. */
@@ -183,19 +186,19 @@ VEX_API VEX_MUST_CHECK enum vex_status vex_collection_describe(struct vex_collec
 /* ---- writes -------------------------------------------------------------------------------- */
 
 /*
- * Items of one write. All arrays have `count` entries and stay the caller's.
- * One batch is one record of the log: all of it happens or nothing, and it becomes visible at once.
- * The same id may stand in an upsert or update batch more than once; the last one wins. In an insert
- * or delete batch a repeated id is an error.
+ * Items of one write. All arrays have `count` entries and stay the caller's. One batch is one
+ * record of the log: all of it happens or nothing, and it becomes visible at once. The same id may
+ * stand in an upsert or update batch more than once; the last one wins. In an insert or delete
+ * batch a repeated id is an error.
  */
 struct vex_batch {
     size_t size;
-    size_t count;                  /* 1..VEX_BATCH_COUNT_MAX */
-    const uint64_t *ids;           /* 0..VEX_ID_MAX; NULL = the coordinator numbers them (inserts) */
-    const float *vectors;          /* count x dim, row after row; NULL for deletes */
-    size_t dim;                    /* of the vectors; must be the collection's; 0 for deletes */
-    const void *const *payloads;   /* NULL = none; an entry may be NULL */
-    const size_t *payload_bytes;   /* with payloads; each at most VEX_PAYLOAD_MAX */
+    size_t count;                /* 1..VEX_BATCH_COUNT_MAX */
+    const uint64_t *ids;         /* 0..VEX_ID_MAX; NULL = the coordinator numbers them (inserts) */
+    const float *vectors;        /* count x dim, row after row; NULL for deletes */
+    size_t dim;                  /* of the vectors; must be the collection's; 0 for deletes */
+    const void *const *payloads; /* NULL = none; an entry may be NULL */
+    const size_t *payload_bytes; /* with payloads; each at most VEX_PAYLOAD_MAX */
 };
 /* clang-format off */
 #define VEX_BATCH_INIT {sizeof(struct vex_batch), 0, NULL, NULL, 0, NULL, NULL}
@@ -233,16 +236,13 @@ VEX_API VEX_MUST_CHECK enum vex_status vex_insert(struct vex_collection *collect
 VEX_API VEX_MUST_CHECK enum vex_status vex_upsert(struct vex_collection *collection, uint64_t id,
                                                   const float *vector, size_t dim,
                                                   const void *payload, size_t payload_bytes,
-                                                  struct vex_ack *out_ack,
-                                                  struct vex_error *error);
+                                                  struct vex_ack *out_ack, struct vex_error *error);
 VEX_API VEX_MUST_CHECK enum vex_status vex_update(struct vex_collection *collection, uint64_t id,
                                                   const float *vector, size_t dim,
                                                   const void *payload, size_t payload_bytes,
-                                                  struct vex_ack *out_ack,
-                                                  struct vex_error *error);
+                                                  struct vex_ack *out_ack, struct vex_error *error);
 VEX_API VEX_MUST_CHECK enum vex_status vex_delete(struct vex_collection *collection, uint64_t id,
-                                                  struct vex_ack *out_ack,
-                                                  struct vex_error *error);
+                                                  struct vex_ack *out_ack, struct vex_error *error);
 
 /* ---- reads --------------------------------------------------------------------------------- */
 
@@ -271,8 +271,8 @@ VEX_API uint64_t vex_snapshot_lsn(const struct vex_snapshot *snapshot);
 
 struct vex_search_options {
     size_t size;
-    uint32_t k;               /* neighbours wanted, 1..VEX_K_MAX */
-    bool payloads;            /* also hand out payloads, see struct vex_results */
+    uint32_t k;    /* neighbours wanted, 1..VEX_K_MAX */
+    bool payloads; /* also hand out payloads, see struct vex_results */
     struct vex_read_options read;
 };
 /* clang-format off */
@@ -281,16 +281,16 @@ struct vex_search_options {
 
 /*
  * Caller's arrays for the hits of `queries_count` queries; hit j of query i is at [i * k + j],
- * nearest first. Unused places get id UINT64_MAX and distance infinity (dot: -infinity).
- * Payloads: with options.payloads, payloads[] and payload_bytes[] are filled (NULL and 0 = the hit has
- * none). With a snapshot they point into it. Without one they are copied to payload_buffer; when it
- * is too small the call fails with VEX_ERR_BUFFER and the message says how many bytes are needed.
+ * nearest first. Unused places get id UINT64_MAX and distance infinity (dot: -infinity). Payloads:
+ * with options.payloads, payloads[] and payload_bytes[] are filled (NULL and 0 = the hit has none).
+ * With a snapshot they point into it. Without one they are copied to payload_buffer; when it is too
+ * small the call fails with VEX_ERR_BUFFER and the message says how many bytes are needed.
  */
 struct vex_results {
     size_t size;
-    uint64_t *ids;      /* queries_count * k */
-    float *distances;   /* queries_count * k */
-    uint32_t *counts;   /* queries_count: hits found, less than k only if the collection has less */
+    uint64_t *ids;    /* queries_count * k */
+    float *distances; /* queries_count * k */
+    uint32_t *counts; /* queries_count: hits found, less than k only if the collection has less */
     const void **payloads; /* queries_count * k, or NULL */
     size_t *payload_bytes; /* queries_count * k, or NULL */
     void *payload_buffer;
@@ -312,13 +312,10 @@ struct vex_search_info {
  * `out_info` may be NULL. Errors: INVALID, DIM, NOT_FINITE, ZERO_VECTOR, LIMIT, BUFFER, GONE,
  * TIMEOUT (min_lsn), CORRUPT (shared memory does not hold what it should), NOMEM.
  */
-VEX_API VEX_MUST_CHECK enum vex_status vex_search(struct vex_collection *collection,
-                                                  const float *queries, size_t queries_count,
-                                                  size_t dim,
-                                                  const struct vex_search_options *options,
-                                                  struct vex_results *results,
-                                                  struct vex_search_info *out_info,
-                                                  struct vex_error *error);
+VEX_API VEX_MUST_CHECK enum vex_status
+vex_search(struct vex_collection *collection, const float *queries, size_t queries_count,
+           size_t dim, const struct vex_search_options *options, struct vex_results *results,
+           struct vex_search_info *out_info, struct vex_error *error);
 
 /* What a stored vector looks like. From vex_snapshot_get() the pointers lead into the snapshot. */
 struct vex_record {
@@ -328,7 +325,7 @@ struct vex_record {
     size_t dim;
     const void *payload; /* NULL = none */
     size_t payload_bytes;
-    uint64_t lsn;        /* the snapshot that was read */
+    uint64_t lsn; /* the snapshot that was read */
 };
 
 /* Zero-copy. `out->size` must be set. Errors: NOT_FOUND, INVALID, CORRUPT. */
@@ -337,9 +334,9 @@ VEX_API VEX_MUST_CHECK enum vex_status vex_snapshot_get(struct vex_snapshot *sna
                                                         struct vex_error *error);
 /*
  * Copies: `vector` (NULL = not wanted) must hold the collection's dim floats, given as vector_dim;
- * `payload` (NULL = not wanted) holds payload_capacity bytes. Then `out`, which may be NULL, points at
- * these buffers. Errors: NOT_FOUND, DIM, BUFFER (payload larger than payload_capacity; nothing was
- * copied and the message says how many bytes are needed), GONE, TIMEOUT, CORRUPT.
+ * `payload` (NULL = not wanted) holds payload_capacity bytes. Then `out`, which may be NULL, points
+ * at these buffers. Errors: NOT_FOUND, DIM, BUFFER (payload larger than payload_capacity; nothing
+ * was copied and the message says how many bytes are needed), GONE, TIMEOUT, CORRUPT.
  */
 VEX_API VEX_MUST_CHECK enum vex_status vex_get(struct vex_collection *collection, uint64_t id,
                                                const struct vex_read_options *options,
