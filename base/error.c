@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+VEX_PRINTF(4, 0)
 static void fill(struct vex_error *error, enum vex_status status, int os_errno, const char *format,
                  va_list arguments)
 {

@@ -125,7 +125,7 @@ static const struct vex_kernels *choose(const char *highest)
 
 const struct vex_kernels *vex_kernels_get(void)
 {
-    /* Relaxed: the pointer carries nothing but itself, the tables are constants of the program. The
+    /* relaxed: the pointer carries nothing but itself, the tables are constants of the program. The
      * exchange makes the first of several simultaneous choices the only one. */
     static _Atomic(const struct vex_kernels *) chosen;
     const struct vex_kernels *kernels = atomic_load_explicit(&chosen, memory_order_relaxed);
@@ -133,6 +133,7 @@ const struct vex_kernels *vex_kernels_get(void)
         return kernels;
     }
     const struct vex_kernels *mine = choose(getenv("VEX_ISA"));
+    /* relaxed: as above. */
     return atomic_compare_exchange_strong_explicit(&chosen, &kernels, mine, memory_order_relaxed,
                                                    memory_order_relaxed)
                ? mine

@@ -3,21 +3,21 @@
  *
  * Eight rows at a time, one accumulator each, as in the file for AVX-512 and for the same reasons;
  * a step takes a whole cache line, two registers, of each row. Measured on a Zen 5 core, this is
- * the fastest shape in the first-level cache (210 to 235 GB/s from 64 dimensions on). Beyond the
- * caches it reads at 87 to 97 per cent of a plain read; one row at a time comes closer (95 to 99),
+ * the fastest shape in the first-level cache (200 to 235 GB/s from 64 dimensions on). Beyond the
+ * caches it reads at 87 to 97 per cent of a plain read; one row at a time comes closer (95 to 100),
  * but halves the speed in the cache, because then every step loads the query too. Software prefetch
  * gained at one dimension what it lost at the next, so there is none.
  *
- * Fewer than eight rows are scored as eight, the last one repeated, so that a row has the same bits
- * wherever it stands in a run. The last `dim % 8` floats are loaded under a mask, which neither
- * touches nor faults on what lies beyond.
+ * Fewer than eight rows are scored as four or eight, the last one repeated, so that a row has the
+ * same bits wherever it stands in a run. The last `dim % 8` floats are loaded under a mask, which
+ * neither touches nor faults on what lies beyond.
  */
 #include "index/kernels.h"
 
 #include <immintrin.h>
 
-#define LANES 8
-#define GROUP_ROWS 8
+#define LANES 8u
+#define GROUP_ROWS 8u
 #define INLINE static inline __attribute__((always_inline)) /* is_l2 must fold away */
 
 static const int magnitude_bits = 0x7fffffff;

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Checks that libvex offers what vex.h promises, and nothing else.
 
-Three lists must be the same: the functions declared VEX_API in libclient/include/vex/vex.h, the global
-names in libclient/libvex.map, and, with --library, the symbols that the built library exports. The
-library must also need nothing but the C library, because it is loaded into other people's programs.
+Three lists must be the same: the functions declared VEX_API in libclient/include/vex/vex.h, the
+global names in libclient/libvex.map, and, with --library, the symbols that the built library
+exports. The library must also need nothing but the C library, because it is loaded into other
+people's programs.
 """
 
 import fnmatch
@@ -22,10 +23,14 @@ NEEDED = ("libc.so.6", "ld-linux*.so.*")
 def read_header(root, findings):
     """{name: line} of the declarations marked VEX_API."""
     source = Source(root, HEADER)
-    code = re.sub(r"^[ \t]*#[^\n]*(?:\\\n[^\n]*)*", lambda match: blank(match[0]), source.code, flags=re.M)
+    code = re.sub(
+        r"^[ \t]*#[^\n]*(?:\\\n[^\n]*)*", lambda match: blank(match[0]), source.code, flags=re.M
+    )
     names = {}
     for match in re.finditer(r"\bVEX_API\b([^;]*);", code):
-        declared = re.search(r"(\w+)\s*\(", match[1]) or re.search(r"(\w+)\s*(?:\[[^\]]*\])*\s*$", match[1])
+        declared = re.search(r"(\w+)\s*\(", match[1]) or re.search(
+            r"(\w+)\s*(?:\[[^\]]*\])*\s*$", match[1]
+        )
         line = source.line_of(match.start())
         if not declared[1].startswith("vex_"):
             findings.add(HEADER, line, f"{declared[1]} is public but does not begin with vex_")
@@ -50,7 +55,9 @@ def read_map(root, findings):
             if not re.fullmatch(r"\w+", match[2]):
                 findings.add(MAP, line, f"'{match[2]}': write every exported name out")
             elif match[2] in names:
-                findings.add(MAP, line, f"{match[2]} is listed twice, first at line {names[match[2]]}")
+                findings.add(
+                    MAP, line, f"{match[2]} is listed twice, first at line {names[match[2]]}"
+                )
             names.setdefault(match[2], line)
     if not re.search(r"\blocal\s*:\s*\*\s*;", text):
         findings.add(MAP, 1, "'local: *;' is missing: without it everything else is exported too")
@@ -105,16 +112,26 @@ def main():
     if options.library:
         exported, needed = read_library(options.library)
         for name in sorted(mapped.keys() - exported):
-            findings.add(MAP, mapped[name], f"{name} is not exported by {options.library.name}: "
-                         "is it defined, and defined with VEX_API?")
+            findings.add(
+                MAP,
+                mapped[name],
+                f"{name} is not exported by {options.library.name}: "
+                "is it defined, and defined with VEX_API?",
+            )
         for name in sorted(exported - mapped.keys()):
             line = declared.get(name, 1)
-            findings.add(HEADER if name in declared else MAP, line,
-                         f"{name} is exported by {options.library.name} but is not in {MAP}")
+            findings.add(
+                HEADER if name in declared else MAP,
+                line,
+                f"{name} is exported by {options.library.name} but is not in {MAP}",
+            )
         for name in needed:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in [*NEEDED, *options.allow]):
-                findings.add("libclient/CMakeLists.txt", 1,
-                             f"{options.library.name} needs {name}; it may need only the C library")
+                findings.add(
+                    "libclient/CMakeLists.txt",
+                    1,
+                    f"{options.library.name} needs {name}; it may need only the C library",
+                )
         checked += f", {options.library.name} needs {' '.join(needed) or 'nothing'}"
     return findings.finish(checked)
 

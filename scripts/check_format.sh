@@ -42,7 +42,7 @@ fi
 
 # Build trees hold generated files; they are known by their cache.
 mapfile -d '' files < <(
-    find . \( -path './.*' -o -name build -o -execdir test -f '{}/CMakeCache.txt' \; \) \
+    find . \( -path './.*' -o -name build -o -type d -execdir test -f '{}/CMakeCache.txt' \; \) \
         -not -path . -prune -o -type f \( -name '*.c' -o -name '*.h' \) -print0 | sort -z
 )
 if [ ${#files[@]} -eq 0 ]; then

@@ -7,8 +7,8 @@ The input is the dependency block of ARCHITECTURE.md, the fenced block of lines 
     shm       -> base             any words on what it is for
     tests     -> everything
 
-so the drawing that people read is the rule that is enforced. After the arrow come folders, as long as
-the words are folders; the rest, and names in parentheses, is for people.
+so the drawing that people read is the rule that is enforced. After the arrow come folders, as long
+as the words are folders; the rest, and names in parentheses, is for people.
 
   * "folder/x.h" must exist and belong to the file's own folder or to one that its line names.
   * <vex/x.h> belongs to the folder that holds include/vex/x.h, and counts the same.
@@ -137,11 +137,21 @@ def check_foreign(source, line, header, findings):
     """A header that is neither ours nor the C library's."""
     if source.path.startswith("tests/"):
         return
-    home = next((name for name in HOMES if header == name or
-                 name.endswith("/") and header.startswith(name)), None)
+    home = next(
+        (
+            name
+            for name in HOMES
+            if header == name or name.endswith("/") and header.startswith(name)
+        ),
+        None,
+    )
     if home is None:
-        findings.add(source.path, line, f"<{header}> is unknown: a new dependency needs an entry in "
-                     "scripts/check_layers.py and a package in scripts/install-deps")
+        findings.add(
+            source.path,
+            line,
+            f"<{header}> is unknown: a new dependency needs an entry in "
+            "scripts/check_layers.py and a package in scripts/install-deps",
+        )
     elif not source.path.startswith(HOMES[home]) or not HOMES[home]:
         where = " and ".join(HOMES[home]) or "tests"
         findings.add(source.path, line, f"<{header}> is for {where} alone")
@@ -161,16 +171,25 @@ def check_own(root, rules, source, line, header, findings):
         public = header.partition("/include/")[2]
         findings.add(source.path, line, f'"{header}" is public: include it as <{public}>')
     if not rules.may_know(folder, other):
-        findings.add(source.path, line, f'"{header}": {folder} must not know {other}, only '
-                     f"{rules.described(folder)} (ARCHITECTURE.md:{rules.lines[folder]})")
+        findings.add(
+            source.path,
+            line,
+            f'"{header}": {folder} must not know {other}, only '
+            f"{rules.described(folder)} (ARCHITECTURE.md:{rules.lines[folder]})",
+        )
     own_folder = source.path.rpartition("/")[0]
     if folder != "tests" and header.endswith("_priv.h") and header.rpartition("/")[0] != own_folder:
         findings.add(source.path, line, f'"{header}" is private to {header.rpartition("/")[0]}')
     if "/include/vex/" in source.path:
-        findings.add(source.path, line, f'"{header}": a public header cannot use what is not installed')
+        findings.add(
+            source.path, line, f'"{header}": a public header cannot use what is not installed'
+        )
     if source.path.startswith(VEXCTL) != header.startswith(VEXCTL) and folder == "libclient":
-        findings.add(source.path, line, f'"{header}": vexctl and the rest of libclient share only '
-                     "<vex/...>")
+        findings.add(
+            source.path,
+            line,
+            f'"{header}": vexctl and the rest of libclient share only ' "<vex/...>",
+        )
 
 
 def check_includes(root, rules, source, public_owner, findings):
@@ -183,8 +202,12 @@ def check_includes(root, rules, source, public_owner, findings):
             if owner is None:
                 findings.add(source.path, line, f"<{header}> does not exist")
             elif not rules.may_know(folder, owner):
-                findings.add(source.path, line, f"<{header}>: {folder} must not know {owner}, only "
-                             f"{rules.described(folder)} (ARCHITECTURE.md:{rules.lines[folder]})")
+                findings.add(
+                    source.path,
+                    line,
+                    f"<{header}>: {folder} must not know {owner}, only "
+                    f"{rules.described(folder)} (ARCHITECTURE.md:{rules.lines[folder]})",
+                )
         elif not is_c_library(header) and not source.path.endswith((".cc", ".cpp")):
             check_foreign(source, line, header, findings)
 
@@ -231,11 +254,18 @@ def check_targets(root, rules, findings):
             if folder not in rules.allowed or other not in rules.allowed:
                 continue  # declared at the top for everyone, as vex_options
             if not rules.may_know(folder, other):
-                findings.add(path, line, f"{target.name} links {linked}: {folder} must not know "
-                             f"{other}, only {rules.described(folder)} "
-                             f"(ARCHITECTURE.md:{rules.lines[folder]})")
-            if (target.folder + "/").startswith(VEXCTL) and linked != "vex" and \
-                    not (targets[linked].folder + "/").startswith(VEXCTL):
+                findings.add(
+                    path,
+                    line,
+                    f"{target.name} links {linked}: {folder} must not know "
+                    f"{other}, only {rules.described(folder)} "
+                    f"(ARCHITECTURE.md:{rules.lines[folder]})",
+                )
+            if (
+                (target.folder + "/").startswith(VEXCTL)
+                and linked != "vex"
+                and not (targets[linked].folder + "/").startswith(VEXCTL)
+            ):
                 findings.add(path, line, f"{target.name} links {linked}: vexctl links only vex")
     for circle in circles({name: [link[0] for link in t.links] for name, t in targets.items()}):
         first = targets[circle[0]]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks that every ordered access to shared words names what it is paired with.
 
-Memory ordering is only understood in pairs: a release means nothing without the acquire that sees it.
-So each side carries a name, and a table in a folder's README.md says what the pair hands over:
+Memory ordering is only understood in pairs: a release means nothing without the acquire that sees
+it. So each side carries a name, and a table in a folder's README.md says what the pair hands over:
 
     /* pairs: GENERATION with vex_pin */
     atomic_store_explicit(&control->current, generation, memory_order_release);
@@ -20,8 +20,8 @@ In the sources of the folders in FOLDERS:
     __atomic_ and __sync_ builtins, memory_order_consume and fences are refused: a reader cannot see
     what the first ones order, and the thread sanitizer cannot see what fences order.
   * Each name has a releasing store or read-modify-write, an acquiring load or read-modify-write at
-    another place, and one row in a table whose first column is headed "pair". No row is without code.
-    A reference count needs one place only, because each thread meets the others there: its
+    another place, and one row in a table whose first column is headed "pair". No row is without
+    code. A reference count needs one place only, because each thread meets the others there: its
     read-modify-write, which both releases and acquires, says `pairs: NAME with itself`.
 """
 
@@ -41,9 +41,9 @@ OPERATION = re.compile(
     r"|flag_test_and_set))(?P<explicit>_explicit)?$"
 )
 NO_ACCESS = ("atomic_is_lock_free",)
-PAIRS = re.compile(r"\bpairs:\s*([A-Z][A-Z0-9_]*)\b")
+PAIRS = re.compile(r"\b[Pp]airs:\s*([A-Z][A-Z0-9_]*)\b")
 WITH_ITSELF = re.compile(PAIRS.pattern + r"\s+with\s+itself\b")
-RELAXED = re.compile(r"\brelaxed:\s*(?:\*\s*)?(\w+\W+\w+)")
+RELAXED = re.compile(r"\b[Rr]elaxed:\s*(?:\*\s*)?(\w+\W+\w+)")
 ROW = re.compile(r"^\s*\|\s*`?([^|`]*?)`?\s*\|")
 
 RELEASING = {"release", "acq_rel", "seq_cst"}
@@ -95,8 +95,12 @@ def read_accesses(source, findings):
         if name in NO_ACCESS:
             continue
         if name.endswith("_fence"):
-            findings.add(source.path, line, f"{name}: order the access itself; the thread sanitizer "
-                         "does not understand fences")
+            findings.add(
+                source.path,
+                line,
+                f"{name}: order the access itself; the thread sanitizer "
+                "does not understand fences",
+            )
             continue
         operation = OPERATION.match(name)
         if operation is None:
@@ -111,8 +115,11 @@ def read_accesses(source, findings):
         orders_count = 2 if "compare_exchange" in name else 1
         orders = [argument.removeprefix("memory_order_") for argument in arguments[-orders_count:]]
         if any(order not in RELEASING | ACQUIRING | {"relaxed"} for order in orders):
-            findings.add(source.path, line, f"{name}: write the order out as relaxed, acquire, "
-                         "release, acq_rel or seq_cst")
+            findings.add(
+                source.path,
+                line,
+                f"{name}: write the order out as relaxed, acquire, " "release, acq_rel or seq_cst",
+            )
             continue
         kind = next(kind for kind in ("load", "store", "rmw") if operation[kind])
         accesses.append(Access(source, name, line, source.line_of(closing), kind, orders))
@@ -126,9 +133,12 @@ def comments_of(access, accesses, source):
     for comment in source.comments:
         if comment.first_line >= access.first_line and comment.last_line <= access.last_line:
             yield comment
-        elif (not comment.trailing and comment.last_line < access.first_line
-              and comment.last_line >= access.first_line - LINES_ABOVE
-              and comment.first_line > nearest_above):
+        elif (
+            not comment.trailing
+            and comment.last_line < access.first_line
+            and comment.last_line >= access.first_line - LINES_ABOVE
+            and comment.first_line > nearest_above
+        ):
             yield comment
         elif comment.first_line < access.first_line == comment.last_line:
             yield comment  # ends on the line of the access
@@ -145,18 +155,29 @@ def check_comments(source, accesses, findings):
             access.pairs.update(PAIRS.findall(text))
             access.pairs_with_itself.update(WITH_ITSELF.findall(text))
         if strong and not access.pairs:
-            findings.add(source.path, access.first_line, f"{access.name} with {strong[0]} has no comment "
-                         "'pairs: NAME' of its own on its lines or the three above")
+            findings.add(
+                source.path,
+                access.first_line,
+                f"{access.name} with {strong[0]} has no comment "
+                "'pairs: NAME' of its own on its lines or the three above",
+            )
         if "relaxed" in access.orders and not any(RELAXED.search(text) for text in texts):
-            findings.add(source.path, access.first_line, f"{access.name} with relaxed has no comment "
-                         "'relaxed: why' of its own on its lines or the three above")
+            findings.add(
+                source.path,
+                access.first_line,
+                f"{access.name} with relaxed has no comment "
+                "'relaxed: why' of its own on its lines or the three above",
+            )
         if not strong:
             access.pairs.clear()
     for comment in source.comments:
         name = PAIRS.search(comment.text)
         if name and comment not in spoken:
-            findings.add(source.path, comment.first_line, f"'pairs: {name[1]}' stands beside no ordered "
-                         "access")
+            findings.add(
+                source.path,
+                comment.first_line,
+                f"'pairs: {name[1]}' stands beside no ordered " "access",
+            )
 
 
 # ---- the tables ---------------------------------------------------------------------------------
@@ -179,7 +200,9 @@ def read_rows(root, findings):
                 continue
             if cell[1] in rows:
                 first = rows[cell[1]]
-                findings.add(path, number, f"pair {cell[1]} has a row already, at {first[0]}:{first[1]}")
+                findings.add(
+                    path, number, f"pair {cell[1]} has a row already, at {first[0]}:{first[1]}"
+                )
             rows.setdefault(cell[1], (path, number))
     return rows
 
@@ -197,13 +220,24 @@ def check_names(accesses, rows, findings):
             findings.add(path, line, f"pair {name} has one side only: nothing releases")
         elif not acquiring:
             findings.add(path, line, f"pair {name} has one side only: nothing acquires")
-        elif releasing == acquiring and len(releasing) == 1 and \
-                name not in releasing[0].pairs_with_itself:
-            findings.add(path, line, f"pair {name} has one place only; if that is meant, write "
-                         f"'pairs: {name} with itself'")
+        elif (
+            releasing == acquiring
+            and len(releasing) == 1
+            and name not in releasing[0].pairs_with_itself
+        ):
+            findings.add(
+                path,
+                line,
+                f"pair {name} has one place only; if that is meant, write "
+                f"'pairs: {name} with itself'",
+            )
         if name not in rows:
-            findings.add(path, line, f"pair {name} has no row in a table headed 'pair' of a README.md in "
-                         + ", ".join(FOLDERS))
+            findings.add(
+                path,
+                line,
+                f"pair {name} has no row in a table headed 'pair' of a README.md in "
+                + ", ".join(FOLDERS),
+            )
     for name, (path, line) in rows.items():
         if name not in sites:
             findings.add(path, line, f"pair {name} is in the table but not in the code")
@@ -220,8 +254,12 @@ def main():
         found = read_accesses(source, findings)
         check_comments(source, found, findings)
         for line, name in atomic_operands(source, types):
-            findings.add(source.path, line, f"'{name}' is _Atomic and used by an operator, whose order "
-                         "nobody sees: use an atomic_..._explicit call")
+            findings.add(
+                source.path,
+                line,
+                f"'{name}' is _Atomic and used by an operator, whose order "
+                "nobody sees: use an atomic_..._explicit call",
+            )
         accesses += found
     names_count = check_names(accesses, read_rows(root, findings), findings)
     return findings.finish(f"{len(accesses)} accesses, {names_count} pairs")

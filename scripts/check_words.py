@@ -2,9 +2,9 @@
 """Checks that the tree speaks of itself alone.
 
 Whoever reads a file has this tree and nothing else: not the machine it was written on, not the
-conversation that led to it. So a comment gives the reason itself and not the number of a ticket, and a
-path is one that exists for the reader. The list is short on purpose; it names what has been seen to
-slip in, not what could.
+tracker where it was discussed. So a comment gives the reason itself and not the number of a ticket,
+and a path is one that exists for the reader. The list is short on purpose; it names what has been
+seen to slip in, not what could.
 """
 
 import re
@@ -13,13 +13,20 @@ import sys
 from csource import Findings, argument_parser, files_below
 
 WORDS = (
-    (re.compile(r"(?<![\w.})])/(?:work|root)(?=[/\s\"'`).,;:]|$)|(?<![\w.})])/home/\w"),
-     "a path of one machine"),
+    (
+        re.compile(r"(?<![\w.})])/(?:work|root)(?=[/\s\"'`).,;:]|$)|(?<![\w.})])/home/\w"),
+        "a path of one machine",
+    ),
     (re.compile(r"(?<!\w)\.lib(?:rary)\b"), "a folder that is not in this tree"),
     (re.compile(r"\bsub-?agents?\b", re.I), "how the file came to be, not what it is"),
-    (re.compile(r"\b(?:issue|ticket|bug|PR|pull request|merge request)\s*#\s*\d", re.I),
-     "a number that means nothing here: give the reason itself"),
-    (re.compile(r"\b(?:TO(?:DO)|FIX(?:ME)|X{3})\b"), "a promise: do it, or write down what is not supported"),
+    (
+        re.compile(r"\b(?:issue|ticket|bug|PR|pull request|merge request)\s*#\s*\d", re.I),
+        "a number that means nothing here: give the reason itself",
+    ),
+    (
+        re.compile(r"\b(?:TO(?:DO)|FIX(?:ME)|X{3})\b"),
+        "a promise: do it, or write down what is not supported",
+    ),
 )
 
 

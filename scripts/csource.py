@@ -17,7 +17,9 @@ LEXEME = re.compile(
     r"""|(?P<literal>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""",
     re.DOTALL,
 )
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:<(?P<system>[^>\n]+)>|"(?P<own>[^"\n]+)")', re.M)
+INCLUDE = re.compile(
+    r'^[ \t]*#[ \t]*include[ \t]*(?:<(?P<system>[^>\n]+)>|"(?P<own>[^"\n]+)")', re.M
+)
 
 
 def blank(text):
@@ -66,7 +68,7 @@ class Source:
 
 
 def matching_paren(code, opening):
-    """Offset of the parenthesis that closes the one at `opening`; the end of the code if none does."""
+    """Offset of the parenthesis that closes the one at `opening`, or of the end of the code."""
     depth = 0
     for offset in range(opening, len(code)):
         if code[offset] == "(":

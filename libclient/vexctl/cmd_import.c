@@ -1,9 +1,10 @@
 /*
- * The verb import: from options and files to a load, and from its result to a summary or to the words
- * that say how to go on.
+ * The verb import: from options and files to a load, and from its result to a summary or to the
+ * words that say how to go on.
  *
- * Order: everything about the files first, without a daemon; then the collection; then the pass that
- * checks each row; and only then, if asked for, the collection is created and rows are written.
+ * Order: everything about the files first, without a daemon; then the collection; then the pass
+ * that checks each row; and only then, if asked for, the collection is created and rows are
+ * written.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,18 +17,7 @@
 #include "libclient/vexctl/parse.h"
 #include "libclient/vexctl/verbs.h"
 
-enum {
-    FORMAT,
-    MODE,
-    FIRST_ID,
-    PAYLOAD_FILE,
-    SKIP,
-    LIMIT,
-    BATCH,
-    CREATE,
-    METRIC,
-    OPTIONS_COUNT
-};
+enum { FORMAT, MODE, FIRST_ID, PAYLOAD_FILE, SKIP, LIMIT, BATCH, CREATE, METRIC, OPTIONS_COUNT };
 
 static const struct vex_option options[OPTIONS_COUNT] = {
     [FORMAT] = {"format", 0, "FORMAT", "fvecs, bvecs, npy or jsonl; default: by the file's name"},
@@ -110,15 +100,14 @@ static enum vex_status read_options(struct job *job, uint64_t *limit, struct vex
                                   error);
     }
     if (status == VEX_OK) {
-        status =
-            vex_parse_option("--skip", values[SKIP], 0, UINT64_MAX, &import->row_first, error);
+        status = vex_parse_option("--skip", values[SKIP], 0, UINT64_MAX, &import->row_first, error);
     }
     if (status == VEX_OK) {
         status = vex_parse_option("--limit", values[LIMIT], 1, UINT64_MAX, limit, error);
     }
     if (status == VEX_OK) {
-        status = vex_parse_option("--batch", values[BATCH], 1, VEX_BATCH_COUNT_MAX, &batch_rows,
-                                  error);
+        status =
+            vex_parse_option("--batch", values[BATCH], 1, VEX_BATCH_COUNT_MAX, &batch_rows, error);
     }
     import->kind = mode == 0 ? VEX_WRITE_INSERT : VEX_WRITE_UPSERT;
     import->batch_rows = (size_t)batch_rows;
@@ -152,13 +141,13 @@ static enum vex_status open_payload_file(struct job *job, uint64_t rows, struct 
     if (status != VEX_OK) {
         return status;
     }
-    status = vex_lines_open_memory(&job->lines, job->payload_file.data, job->payload_file.bytes,
-                                   error);
+    status =
+        vex_lines_open_memory(&job->lines, job->payload_file.data, job->payload_file.bytes, error);
     if (status == VEX_OK && job->lines.count != rows) {
-        status = vex_fault(error, VEX_ERR_INVALID,
-                           "%" PRIu64 " lines for %" PRIu64
-                           " rows; there must be as many lines as rows",
-                           job->lines.count, rows);
+        status =
+            vex_fault(error, VEX_ERR_INVALID,
+                      "%" PRIu64 " lines for %" PRIu64 " rows; there must be as many lines as rows",
+                      job->lines.count, rows);
     }
     if (status != VEX_OK) {
         return vex_fault_in(error, path);
@@ -178,8 +167,8 @@ static enum vex_status open_files(struct job *job, uint64_t limit, struct vex_er
     if (status != VEX_OK) {
         return status;
     }
-    status = vex_reader_open_memory(job->file.data, job->file.bytes, format, &import->reader,
-                                    error);
+    status =
+        vex_reader_open_memory(job->file.data, job->file.bytes, format, &import->reader, error);
     if (status != VEX_OK) {
         return vex_fault_in(error, job->path);
     }
@@ -214,9 +203,8 @@ static enum vex_status compare(struct job *job, enum vex_metric *out_metric,
                          dim, info.name, info.dim);
     }
     if (job->metric != METRIC_OPEN && metric_values[job->metric] != info.metric) {
-        return vex_fault(error, VEX_ERR_EXISTS,
-                         "the collection '%s' exists with metric %s, not %s", info.name,
-                         vex_metric_name(info.metric), metrics[job->metric]);
+        return vex_fault(error, VEX_ERR_EXISTS, "the collection '%s' exists with metric %s, not %s",
+                         info.name, vex_metric_name(info.metric), metrics[job->metric]);
     }
     *out_metric = info.metric;
     return VEX_OK;
@@ -232,6 +220,9 @@ static enum vex_status open_collection(struct job *job, struct vex_error *error)
         status = VEX_OK;
     } else if (status == VEX_OK) {
         status = compare(job, &metric, error);
+    } else if (status == VEX_ERR_NO_COLLECTION) {
+        return vex_fault(error, status, "no collection '%.63s'; --create --metric METRIC makes one",
+                         job->name);
     }
     if (status == VEX_OK && metric == VEX_METRIC_COSINE) {
         vex_reader_refuse_zero(job->import.reader);
@@ -251,7 +242,7 @@ static enum vex_status create_collection(struct job *job, struct vex_error *erro
     return status;
 }
 
-/* Says what is durable and how to go on. `limit` is that of the options, UINT64_MAX = none. */
+/* Says what is durable and how to go on. */
 static enum vex_exit stop_partway(const struct job *job, const struct vex_import_result *result,
                                   const char *cause)
 {
@@ -281,8 +272,8 @@ static void print_summary(const struct job *job, const struct vex_import_result 
     FILE *out = job->context->out;
     double rate = result->seconds > 0 ? (double)result->rows / result->seconds : 0;
     if (!job->context->json) {
-        fprintf(out, "imported %" PRIu64 " rows into '%s' in %.2f s (%.0f rows/s), lsn %" PRIu64
-                     "\n",
+        fprintf(out,
+                "imported %" PRIu64 " rows into '%s' in %.2f s (%.0f rows/s), lsn %" PRIu64 "\n",
                 result->rows, job->name, result->seconds, rate, result->lsn);
         return;
     }
@@ -332,8 +323,13 @@ static enum vex_exit load(struct job *job)
     struct vex_import_result result = {0};
     enum vex_status status = vex_import_load(&job->import, job->collection, &result, &error);
     if (status != VEX_OK) {
-        return result.rows || result.unsure ? stop_partway(job, &result, error.message)
-                                            : vex_context_fail(&error);
+        if (result.rows || result.unsure) {
+            return stop_partway(job, &result, error.message);
+        }
+        if (created) {
+            (void)vex_fault_in(&error, "the collection was created and is empty");
+        }
+        return vex_context_fail(&error);
     }
     if (result.interrupted) {
         return stop_partway(job, &result, "interrupted");

@@ -1,7 +1,7 @@
 /*
- * Collecting the output, connecting, failing: see the header. The collected text is a static of this
- * file because open_memstream() writes the addresses of its buffer whenever it is flushed, so they
- * must not move.
+ * Collecting the output, connecting, failing: see the header. The collected text is a static of
+ * this file because open_memstream() writes the addresses of its buffer whenever it is flushed, so
+ * they must not move.
  */
 #include "libclient/vexctl/context.h"
 
@@ -36,8 +36,8 @@ enum vex_exit vex_context_finish(struct vex_context *context, enum vex_exit code
         vex_context_end_without_memory();
     }
     context->out = NULL;
-    if (code == VEX_EXIT_OK && (fwrite(collected, 1, collected_bytes, stdout) != collected_bytes ||
-                                fflush(stdout) != 0)) {
+    if (code == VEX_EXIT_OK &&
+        (fwrite(collected, 1, collected_bytes, stdout) != collected_bytes || fflush(stdout) != 0)) {
         fprintf(stderr, "vexctl: standard output: %s\n", strerror(errno));
         code = VEX_EXIT_FAILED;
     }

@@ -2,8 +2,8 @@
  * What every verb is given: the global options, the place for its output, and the ways to fail.
  *
  * Output is collected in memory and reaches standard output only when the verb has succeeded, so
- * that a script never reads half a document. Failing means: one line on standard error, and the exit
- * code of the status.
+ * that a script never reads half a document. Failing means: one line on standard error, and the
+ * exit code of the status.
  */
 #ifndef VEX_VEXCTL_CONTEXT_H
 #define VEX_VEXCTL_CONTEXT_H
@@ -30,7 +30,8 @@ struct vex_context {
 
 /* Makes `out`. */
 void vex_context_init(struct vex_context *context);
-/* Closes the connection. Writes the output if `code` is 0, and returns `code`, or 1 if that failed. */
+/* Closes the connection. Writes the output if `code` is 0, and returns `code`, or 1 if that failed.
+ */
 enum vex_exit vex_context_finish(struct vex_context *context, enum vex_exit code);
 
 /* Connects; starts a daemon if none runs and `spawn` and the options allow it. */
@@ -46,9 +47,9 @@ enum vex_exit vex_context_fail(const struct vex_error *error);
 enum vex_exit vex_context_usage(const struct vex_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Memory or the end of the program: a command line tool has nothing to tidy up that is worth a path of
- * its own. The readers, which run on foreign input, return VEX_ERR_NOMEM instead. `count` and `bytes`
- * may both be 0. */
+/* Memory or the end of the program: a command line tool has nothing to tidy up that is worth a path
+ * of its own. The readers, which run on foreign input, return VEX_ERR_NOMEM instead. `count` and
+ * `bytes` may both be 0. */
 _Noreturn void vex_context_end_without_memory(void);
 void *vex_context_alloc(size_t count, size_t bytes);
 void *vex_context_realloc(void *memory, size_t count, size_t bytes);

@@ -33,8 +33,8 @@ static inline enum vex_status vex_fault_in(struct vex_error *error, const char *
     memcpy(message, error->message, sizeof(message));
     size_t name_bytes = strlen(name);
     /* The end of a path tells more than its beginning. */
-    const char *shown = name_bytes > 80 ? name + name_bytes - 80 : name;
-    (void)snprintf(error->message, sizeof(error->message), "%s%s: %.160s",
+    const char *shown = name_bytes > 90 ? name + name_bytes - 90 : name;
+    (void)snprintf(error->message, sizeof(error->message), "%s%.90s: %.150s",
                    shown == name ? "" : "...", shown, message);
     return error->status;
 }

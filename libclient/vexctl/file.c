@@ -1,8 +1,8 @@
 /*
  * Opening, mapping and reading what the user names.
  *
- * The handler of SIGBUS looks whether the address is within one of the mapped files: only then is it
- * the file that shrank. Any other SIGBUS is given back to the default action, so that it is not
+ * The handler of SIGBUS looks whether the address is within one of the mapped files: only then is
+ * it the file that shrank. Any other SIGBUS is given back to the default action, so that it is not
  * mistaken. Files are mapped and unmapped by one thread, before and after their use.
  */
 #include "libclient/vexctl/file.h"

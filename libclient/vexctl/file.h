@@ -1,8 +1,8 @@
 /*
  * Files that the user names: small ones read whole, large ones mapped.
  *
- * A mapped file that is cut short by another process raises SIGBUS in whoever reads it; while a file is
- * mapped here, that ends the program with a message instead of a core dump.
+ * A mapped file that is cut short by another process raises SIGBUS in whoever reads it; while a
+ * file is mapped here, that ends the program with a message instead of a core dump.
  */
 #ifndef VEX_VEXCTL_FILE_H
 #define VEX_VEXCTL_FILE_H
@@ -18,8 +18,8 @@ struct vex_file {
 
 #define VEX_FILES_MAPPED_MAX 2u
 
-/* Maps a regular file, read-only. Errors: INVALID (no such file, not a regular file), PERMISSION, IO,
- * NOMEM. */
+/* Maps a regular file, read-only. Errors: INVALID (no such file, not a regular file), PERMISSION,
+ * IO, NOMEM. */
 enum vex_status vex_file_map(const char *path, struct vex_file *out, struct vex_error *error);
 /* Accepts a zeroed struct. */
 void vex_file_unmap(struct vex_file *file);

@@ -1,9 +1,9 @@
 /*
  * The two passes of an import.
  *
- * A batch holds at most BATCH_BYTES of data unless --batch says otherwise: large enough that the commit it
- * waits for is a small part of its time, small enough that progress is visible and an interruption
- * loses little.
+ * A batch holds at most BATCH_BYTES of data unless --batch says otherwise: large enough that the
+ * commit it waits for is a small part of its time, small enough that progress is visible and an
+ * interruption loses little.
  */
 #include "libclient/vexctl/import.h"
 
@@ -98,8 +98,7 @@ static enum vex_status next_batch(struct pass *pass, uint64_t row, struct vex_er
             line_bytes += batch->payload_bytes[i];
         }
     }
-    enum vex_status status =
-        vex_reader_next(import->reader, count, bytes_max, &batch->rows, error);
+    enum vex_status status = vex_reader_next(import->reader, count, bytes_max, &batch->rows, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -208,8 +207,8 @@ static enum vex_status check_rows(struct pass *pass, struct vex_collection *coll
     return status == VEX_OK && seen ? check_twice(seen, error) : status;
 }
 
-enum vex_status vex_import_check(const struct vex_import *import,
-                                 struct vex_collection *collection, struct vex_error *error)
+enum vex_status vex_import_check(const struct vex_import *import, struct vex_collection *collection,
+                                 struct vex_error *error)
 {
     uint64_t last = 0;
     bool own_ids = vex_reader_has_ids(import->reader);
@@ -228,15 +227,15 @@ enum vex_status vex_import_check(const struct vex_import *import,
     }
     struct seen seen = {0};
     if (insert && own_ids) {
-        seen.items = vex_context_alloc((size_t)(import->row_end - import->row_first),
-                                       sizeof(*seen.items));
+        seen.items =
+            vex_context_alloc((size_t)(import->row_end - import->row_first), sizeof(*seen.items));
     }
     struct vex_read_options read = VEX_READ_OPTIONS_INIT;
     read.snapshot = snapshot;
     struct pass pass;
     begin_pass(&pass, import, "checking");
-    enum vex_status status = check_rows(&pass, collection, snapshot ? &read : NULL,
-                                        seen.items ? &seen : NULL, error);
+    enum vex_status status =
+        check_rows(&pass, collection, snapshot ? &read : NULL, seen.items ? &seen : NULL, error);
     end_pass(&pass);
     free(seen.items);
     vex_snapshot_close(snapshot);

@@ -1,6 +1,6 @@
 /*
- * The writer: a single flag remembers whether a comma is due, because after any value and after any closing
- * bracket it is, and after an opening bracket or a key it is not.
+ * The writer: a single flag remembers whether a comma is due, because after any value and after any
+ * closing bracket it is, and after an opening bracket or a key it is not.
  */
 #include "libclient/vexctl/json.h"
 

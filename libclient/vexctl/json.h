@@ -1,9 +1,9 @@
 /*
  * Writing one JSON document, value after value, with the commas put where they belong.
  *
- * Why not trees of jansson: its integers are signed, and an id may be any 64-bit number; a payload that is
- * JSON is passed on as its own bytes, so that no number in it loses a digit; and a search may have
- * millions of hits.
+ * Why not trees of jansson: its integers are signed, and an id may be any 64-bit number; a payload
+ * that is JSON is passed on as its own bytes, so that no number in it loses a digit; and a search
+ * may have millions of hits.
  */
 #ifndef VEX_VEXCTL_JSON_H
 #define VEX_VEXCTL_JSON_H

@@ -1,5 +1,6 @@
 /*
- * Lines of payloads: found with memchr() as they are needed, so that a file of any size takes no memory.
+ * Lines of payloads: found with memchr() as they are needed, so that a file of any size takes no
+ * memory.
  */
 #include "libclient/vexctl/lines.h"
 
@@ -62,8 +63,8 @@ void vex_lines_seek(struct vex_lines *lines, uint64_t line)
     }
 }
 
-size_t vex_lines_next(struct vex_lines *lines, size_t count_max, size_t row_bytes,
-                      size_t bytes_max, const void **payloads, size_t *payload_bytes)
+size_t vex_lines_next(struct vex_lines *lines, size_t count_max, size_t row_bytes, size_t bytes_max,
+                      const void **payloads, size_t *payload_bytes)
 {
     size_t count = 0;
     size_t used = 0;

@@ -1,6 +1,6 @@
 /*
- * A text file with one payload a line, beside an import file. Pure, like the reader: bytes in, lines out.
- * A line ends with "\n" or "\r\n"; an empty line means: no payload.
+ * A text file with one payload a line, beside an import file. Pure, like the reader: bytes in,
+ * lines out. A line ends with "\n" or "\r\n"; an empty line means: no payload.
  */
 #ifndef VEX_VEXCTL_LINES_H
 #define VEX_VEXCTL_LINES_H
@@ -24,10 +24,10 @@ enum vex_status vex_lines_open_memory(struct vex_lines *out, const void *data, s
 /* Goes on with line `line`, at most the count. */
 void vex_lines_seek(struct vex_lines *lines, uint64_t line);
 /*
- * The next `count_max` lines at most, or fewer, such that `row_bytes` for each and their text stay within
- * bytes_max, but at least one if there is one. Returns their number. An empty line is NULL.
+ * The next `count_max` lines at most, or fewer, such that `row_bytes` for each and their text stay
+ * within bytes_max, but at least one if there is one. Returns their number. An empty line is NULL.
  */
-size_t vex_lines_next(struct vex_lines *lines, size_t count_max, size_t row_bytes,
-                      size_t bytes_max, const void **payloads, size_t *payload_bytes);
+size_t vex_lines_next(struct vex_lines *lines, size_t count_max, size_t row_bytes, size_t bytes_max,
+                      const void **payloads, size_t *payload_bytes);
 
 #endif

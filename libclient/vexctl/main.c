@@ -12,8 +12,8 @@
 #include "libclient/vexctl/verbs.h"
 
 /* From the global options to the context. */
-static enum vex_status apply_globals(const struct vex_options *globals,
-                                     struct vex_context *context, struct vex_error *error)
+static enum vex_status apply_globals(const struct vex_options *globals, struct vex_context *context,
+                                     struct vex_error *error)
 {
     const char *const *values = globals->values;
     context->directory = values[VEX_GLOBAL_DIRECTORY];
@@ -26,11 +26,11 @@ static enum vex_status apply_globals(const struct vex_options *globals,
         return vex_fault(error, VEX_ERR_INVALID, "-o: '%.40s' is neither table nor json", output);
     }
     context->json = output && output[0] == 'j';
-    enum vex_status status = vex_parse_seconds("--timeout", values[VEX_GLOBAL_TIMEOUT],
-                                               &context->timeout_ms, error);
+    enum vex_status status =
+        vex_parse_seconds("--timeout", values[VEX_GLOBAL_TIMEOUT], &context->timeout_ms, error);
     if (status == VEX_OK) {
-        status = vex_parse_seconds("--idle", values[VEX_GLOBAL_IDLE], &context->idle_timeout_ms,
-                                   error);
+        status =
+            vex_parse_seconds("--idle", values[VEX_GLOBAL_IDLE], &context->idle_timeout_ms, error);
     }
     return status;
 }

@@ -1,6 +1,6 @@
 /*
- * The parser behind the option tables: one word at a time, own table first. Each option may stand once;
- * twice is a mistake more often than a wish.
+ * The parser behind the option tables: one word at a time, own table first. Each option may stand
+ * once; twice is a mistake more often than a wish.
  */
 #include "libclient/vexctl/options.h"
 
@@ -87,8 +87,7 @@ enum vex_status vex_options_parse(char **words, size_t words_count, bool stop_at
             at++;
         } else if (is_option) {
             size_t used = 0;
-            enum vex_status status =
-                take_option(words, words_count, at, own, shared, &used, error);
+            enum vex_status status = take_option(words, words_count, at, own, shared, &used, error);
             if (status != VEX_OK) {
                 return status;
             }

@@ -1,9 +1,10 @@
 /*
- * Words of the command line to values, from tables. The same table makes the help text, so that what
- * is accepted and what is explained cannot drift apart; that, and messages that name verb and option
- * alike for every mistake, is why this is not getopt. Pure: no output, no exit.
+ * Words of the command line to values, from tables. The same table makes the help text, so that
+ * what is accepted and what is explained cannot drift apart; that, and messages that name verb and
+ * option alike for every mistake, is why this is not getopt. Pure: no output, no exit.
  *
- * Accepted: --name VALUE, --name=VALUE, -n VALUE, -nVALUE; "--" ends the options; a lone "-" is a word.
+ * Accepted: --name VALUE, --name=VALUE, -n VALUE, -nVALUE; "--" ends the options; a lone "-" is a
+ * word.
  */
 #ifndef VEX_VEXCTL_OPTIONS_H
 #define VEX_VEXCTL_OPTIONS_H
@@ -30,10 +31,10 @@ struct vex_options {
 };
 
 /*
- * Reads words up to the end, or up to the first one that is no option if `stop_at_word`. Options are
- * looked up in `own` and then in `shared`. Words that are none are moved to the front of `words`;
- * *out_count is their number, or with stop_at_word the position of the first one.
- * Errors: INVALID (unknown, without its value, given twice).
+ * Reads words up to the end, or up to the first one that is no option if `stop_at_word`. Options
+ * are looked up in `own` and then in `shared`. Words that are none are moved to the front of
+ * `words`; *out_count is their number, or with stop_at_word the position of the first one. Errors:
+ * INVALID (unknown, without its value, given twice).
  */
 enum vex_status vex_options_parse(char **words, size_t words_count, bool stop_at_word,
                                   struct vex_options *own, struct vex_options *shared,

@@ -1,11 +1,12 @@
 /*
- * Strict parsing of command line values. strtoull() and friends accept signs, blanks and trailing text; here
- * only digits pass.
+ * Strict parsing of command line values. strtoull() and friends accept signs, blanks and trailing
+ * text; here only digits pass.
  */
 #include "libclient/vexctl/parse.h"
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /*
- * Values from the command line: numbers, seconds, vectors, and "@file". Strict: no sign, no blanks, no
- * rest behind a number; the message names the option and what it takes.
+ * Values from the command line: numbers, seconds, vectors, and "@file". Strict: no sign, no blanks,
+ * no rest behind a number; the message names the option and what it takes.
  */
 #ifndef VEX_VEXCTL_PARSE_H
 #define VEX_VEXCTL_PARSE_H
@@ -16,7 +16,8 @@ enum vex_status vex_parse_number(const char *what, const char *text, uint64_t le
 /* As above; text == NULL leaves *out as it is. */
 enum vex_status vex_parse_option(const char *what, const char *text, uint64_t least, uint64_t most,
                                  uint64_t *out, struct vex_error *error);
-/* "2" or "0.25" to milliseconds, at least 1 and at most about 49 days; NULL leaves *out_ms alone. */
+/* "2" or "0.25" to milliseconds, at least 1 and at most about 49 days; NULL leaves *out_ms alone.
+ */
 enum vex_status vex_parse_seconds(const char *what, const char *text, uint32_t *out_ms,
                                   struct vex_error *error);
 /* The position of `text` in the NULL-ended `words`. Error: INVALID. */

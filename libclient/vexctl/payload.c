@@ -1,8 +1,8 @@
 /*
  * A payload's three faces: JSON as it stands, text, bytes.
  *
- * jansson only judges whether the bytes are JSON; what is printed are the bytes themselves, so that numbers
- * keep all their digits and objects their order.
+ * jansson only judges whether the bytes are JSON; what is printed are the bytes themselves, so that
+ * numbers keep all their digits and objects their order.
  */
 #include "libclient/vexctl/payload.h"
 
@@ -17,8 +17,8 @@ static bool is_json(const char *text, size_t bytes)
 {
     json_error_t fault;
     /* Integers of any length are JSON, though jansson could not hold them. */
-    json_t *json = json_loadb(text, bytes,
-                              JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &fault);
+    json_t *json =
+        json_loadb(text, bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &fault);
     json_decref(json);
     return json != NULL;
 }

@@ -1,9 +1,10 @@
 /*
  * Showing a payload, which may be any bytes.
  *
- * JSON output has one key for it: "payload" holds the JSON value if the bytes are one, else the text as
- * a string, or null if there is no payload; bytes that are no UTF-8 stand as "payload_base64" instead.
- * Tables show text in one line; what could disturb a terminal is written as \xNN or \u{N}.
+ * JSON output has one key for it: "payload" holds the JSON value if the bytes are one, else the
+ * text as a string, or null if there is no payload; bytes that are no UTF-8 stand as
+ * "payload_base64" instead. Tables show text in one line; what could disturb a terminal is written
+ * as \xNN or \u{N}.
  */
 #ifndef VEX_VEXCTL_PAYLOAD_H
 #define VEX_VEXCTL_PAYLOAD_H

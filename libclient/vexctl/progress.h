@@ -1,5 +1,6 @@
 /*
- * How far a long run is: one line on standard error, rewritten in place, and only if that is a terminal.
+ * How far a long run is: one line on standard error, rewritten in place, and only if that is a
+ * terminal.
  */
 #ifndef VEX_VEXCTL_PROGRESS_H
 #define VEX_VEXCTL_PROGRESS_H

@@ -1,9 +1,10 @@
 /*
  * What the formats share: choosing one, buffers, batches, and the rows of the fixed formats.
  *
- * Buffers grow to the largest batch asked for and are kept. A batch ends at the caller's limit of rows or bytes;
- * for JSON lines the size of a row is known only once it is parsed, so a line that does not fit any more is
- * put back and parsed again for the next batch: one line in a batch, which is cheaper than keeping it.
+ * Buffers grow to the largest batch asked for and are kept. A batch ends at the caller's limit of
+ * rows or bytes; for JSON lines the size of a row is known only once it is parsed, so a line that
+ * does not fit any more is put back and parsed again for the next batch: one line in a batch, which
+ * is cheaper than keeping it.
  */
 #include "libclient/vexctl/reader.h"
 
@@ -178,10 +179,9 @@ static enum vex_status fail_value(const struct vex_reader *reader, enum vex_stat
                                   size_t offset, size_t place, struct vex_error *error)
 {
     size_t byte = offset + place * vex_element_bytes(reader->element);
-    return vex_fault(error, status, "row %" PRIu64 ", component %zu (byte %zu): %s", reader->row,
-                     place, byte,
-                     status == VEX_ERR_LIMIT ? "the value does not fit a 32-bit float"
-                                             : "NaN or infinity");
+    return vex_fault(
+        error, status, "row %" PRIu64 ", component %zu (byte %zu): %s", reader->row, place, byte,
+        status == VEX_ERR_LIMIT ? "the value does not fit a 32-bit float" : "NaN or infinity");
 }
 
 /* The next row of a fixed format into `slot`. */

@@ -1,12 +1,14 @@
 /*
  * Import files: bytes in memory to rows of floats.
  *
- * One reader for all formats: fvecs, bvecs, npy and JSON lines. It works on bytes, opens no file and
- * prints nothing, so that a fuzzer can feed it. Whatever the bytes are, it returns rows that are sound
- * (finite floats, one dimension, ids within range) or an error that names row and byte offset.
+ * One reader for all formats: fvecs, bvecs, npy and JSON lines. It works on bytes, opens no file
+ * and prints nothing, so that a fuzzer can feed it. Whatever the bytes are, it returns rows that
+ * are sound (finite floats, one dimension, ids within range) or an error that names row and byte
+ * offset.
  *
- * Opening checks the shape of everything: header, length, the dimension of each row. Values are checked
- * as they are read; who wants the whole file judged before the first row is used reads it twice.
+ * Opening checks the shape of everything: header, length, the dimension of each row. Values are
+ * checked as they are read; who wants the whole file judged before the first row is used reads it
+ * twice.
  *
  * Thread-safety: a reader serves one thread at a time.
  */
@@ -64,8 +66,8 @@ bool vex_reader_has_ids(const struct vex_reader *reader);
 /* From now on a row of zeros is an error: it has no direction under cosine. */
 void vex_reader_refuse_zero(struct vex_reader *reader);
 
-/* The next rows: at most rows_max, and at most bytes_max bytes as a batch counts them, but at least one.
- * Errors: FORMAT, NOT_FINITE, ZERO_VECTOR, LIMIT, NOMEM. */
+/* The next rows: at most rows_max, and at most bytes_max bytes as a batch counts them, but at least
+ * one. Errors: FORMAT, NOT_FINITE, ZERO_VECTOR, LIMIT, NOMEM. */
 enum vex_status vex_reader_next(struct vex_reader *reader, size_t rows_max, size_t bytes_max,
                                 struct vex_reader_rows *out, struct vex_error *error);
 /* Goes on with `row`, at most the number of rows. */

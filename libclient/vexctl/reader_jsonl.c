@@ -1,14 +1,15 @@
 /*
- * JSON lines: one object a line, {"id": 7, "vector": [0.5, ...], "payload": ...}; id and payload are
- * optional. Blank lines are passed over.
+ * JSON lines: one object a line, {"id": 7, "vector": [0.5, ...], "payload": ...}; id and payload
+ * are optional. Blank lines are passed over.
  *
- * Either all lines have an id or none: half a file with numbers of its own and half numbered by us is a
- * mistake more likely than a wish. An unknown key is refused for the same reason: dropping data silently
- * is worse than stopping. A payload that is a string is stored as its text, any other as compact JSON.
- * jansson's integers end at 2^63 - 1; ids above that may be written as a string of digits.
+ * Either all lines have an id or none: half a file with numbers of its own and half numbered by us
+ * is a mistake more likely than a wish. An unknown key is refused for the same reason: dropping
+ * data silently is worse than stopping. A payload that is a string is stored as its text, any other
+ * as compact JSON. jansson's integers end at 2^63 - 1; ids above that may be written as a string of
+ * digits.
  *
- * Opening counts the lines and parses the first one for the dimension; the others are parsed when they are
- * read.
+ * Opening counts the lines and parses the first one for the dimension; the others are parsed when
+ * they are read.
  */
 #include <inttypes.h>
 #include <jansson.h>
@@ -159,9 +160,8 @@ static enum vex_status parse_line(const struct line *line, json_t **out, size_t 
                          line->bytes, LINE_BYTES_MAX);
     }
     json_error_t fault;
-    json_t *object =
-        json_loadb(line->text, line->bytes,
-                   JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &fault);
+    json_t *object = json_loadb(line->text, line->bytes,
+                                JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &fault);
     if (!object) {
         size_t place = fault.position > 0 ? (size_t)fault.position : 0;
         *out_place = place < line->bytes ? place : line->bytes;
@@ -201,15 +201,14 @@ static enum vex_status store(struct vex_reader *reader, size_t slot, const json_
     }
     if (status == VEX_OK && reader->refuse_zero &&
         vex_element_all_zero(reader->buffers.vectors + slot * dim, dim)) {
-        status = vex_fault(error, VEX_ERR_ZERO_VECTOR,
-                           "a zero vector has no direction under cosine");
+        status =
+            vex_fault(error, VEX_ERR_ZERO_VECTOR, "a zero vector has no direction under cosine");
     }
     if (status == VEX_OK && id) {
         status = read_id(id, &reader->buffers.ids[slot], error);
     }
-    return status == VEX_OK
-               ? read_payload(reader, slot, json_object_get(object, "payload"), error)
-               : status;
+    return status == VEX_OK ? read_payload(reader, slot, json_object_get(object, "payload"), error)
+                            : status;
 }
 
 enum vex_status vex_reader_read_line(struct vex_reader *reader, size_t slot, size_t *out_bytes,
@@ -237,8 +236,8 @@ enum vex_status vex_reader_read_line(struct vex_reader *reader, size_t slot, siz
     reader->at = at;
     reader->line = number;
     reader->row++;
-    *out_bytes = reader->dim * sizeof(float) + sizeof(uint64_t) +
-                 (reader->buffers.blob_bytes - blob_bytes);
+    *out_bytes =
+        reader->dim * sizeof(float) + sizeof(uint64_t) + (reader->buffers.blob_bytes - blob_bytes);
     return VEX_OK;
 }
 

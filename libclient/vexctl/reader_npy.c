@@ -1,9 +1,9 @@
 /*
  * npy: numpy's format for one array. Magic, version, length of the header, the header, the numbers.
  *
- * The header is the text of a Python dict with the keys descr, fortran_order and shape. It is parsed as exactly
- * that and no more: numpy itself writes nothing else, and a header that needs Python to be understood
- * (structured types, objects) holds no vectors. A 1-d array is one vector.
+ * The header is the text of a Python dict with the keys descr, fortran_order and shape. It is
+ * parsed as exactly that and no more: numpy itself writes nothing else, and a header that needs
+ * Python to be understood (structured types, objects) holds no vectors. A 1-d array is one vector.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
- * Between the files of the reader. A format is opened by its own function, which fills in the shape; the
- * rows of the fixed formats (all but JSON lines) are then read by one function, because they differ only
- * in where a row starts and what its numbers are.
+ * Between the files of the reader. A format is opened by its own function, which fills in the
+ * shape; the rows of the fixed formats (all but JSON lines) are then read by one function, because
+ * they differ only in where a row starts and what its numbers are.
  */
 #ifndef VEX_VEXCTL_READER_PRIV_H
 #define VEX_VEXCTL_READER_PRIV_H
@@ -55,7 +55,8 @@ bool vex_element_all_zero(const float *vector, size_t dim);
 enum vex_status vex_reader_open_vecs(struct vex_reader *reader, struct vex_error *error);
 enum vex_status vex_reader_open_npy(struct vex_reader *reader, struct vex_error *error);
 enum vex_status vex_reader_open_jsonl(struct vex_reader *reader, struct vex_error *error);
-/* Reads the next line that is not blank into `slot`. *out_bytes is what the row counts in a batch. */
+/* Reads the next line that is not blank into `slot`. *out_bytes is what the row counts in a batch.
+ */
 enum vex_status vex_reader_read_line(struct vex_reader *reader, size_t slot, size_t *out_bytes,
                                      struct vex_error *error);
 /* Moves over one line that is not blank; the caller knows that there is one. */

@@ -1,6 +1,6 @@
 /*
- * Naming a file that is not what it was said to be. Wrong guesses cost nothing but a misleading word, so
- * only clear marks count.
+ * Naming a file that is not what it was said to be. Wrong guesses cost nothing but a misleading
+ * word, so only clear marks count.
  */
 #include <string.h>
 
@@ -21,7 +21,9 @@ static const struct {
     {"PAR1", 4, "a Parquet file: save its column as .npy"},
     {"ARROW1", 6, "an Arrow file: save its column as .npy"},
     {"SQLite format 3", 15, "an SQLite database"},
-    {"\x7f" "ELF", 4, "a program"},
+    {"\x7f"
+     "ELF",
+     4, "a program"},
     {"%PDF", 4, "a PDF document"},
     {"\x89PNG", 4, "a PNG image"},
     {"\x80\x04\x95", 3, "a Python pickle: save the array with numpy.save"},

@@ -1,8 +1,8 @@
 /*
  * Numbers of a file to floats, with the check that they are finite.
  *
- * The float32 path is the one that counts: a copy, then one pass of integer compares over the whole row,
- * which compilers vectorise; only a row that fails is searched for the place.
+ * The float32 path is the one that counts: a copy, then one pass of integer compares over the whole
+ * row, which compilers vectorise; only a row that fails is searched for the place.
  */
 #include <float.h>
 #include <string.h>

@@ -1,9 +1,10 @@
 /*
- * fvecs and bvecs: rows that each begin with their dimension as a little-endian int32, and no header.
+ * fvecs and bvecs: rows that each begin with their dimension as a little-endian int32, and no
+ * header.
  *
- * A file without a header has no magic, so the dims are all there is to check: each one is looked at,
- * which also finds a file that was cut short or joined wrongly. A float file read as bytes, or the
- * other way round, shows in the second row.
+ * A file without a header has no magic, so the dims are all there is to check: each one is looked
+ * at, which also finds a file that was cut short or joined wrongly. A float file read as bytes, or
+ * the other way round, shows in the second row.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * Aligned columns for people. Cells are collected first, because the widths are known only at the end.
- * The last column may hold long text: on a terminal it is cut at the right edge.
+ * Aligned columns for people. Cells are collected first, because the widths are known only at the
+ * end. The last column may hold long text: on a terminal it is cut at the right edge.
  */
 #ifndef VEX_VEXCTL_TABLE_H
 #define VEX_VEXCTL_TABLE_H

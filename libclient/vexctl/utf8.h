@@ -1,7 +1,7 @@
 /*
- * UTF-8 without the locale: which bytes are a character, and how many columns of a terminal it takes. The
- * width is a coarse table (wide: East Asian blocks and pictographs; none: combining marks); a wrong
- * guess costs a crooked column, nothing else.
+ * UTF-8 without the locale: which bytes are a character, and how many columns of a terminal it
+ * takes. The width is a coarse table (wide: East Asian blocks and pictographs; none: combining
+ * marks); a wrong guess costs a crooked column, nothing else.
  */
 #ifndef VEX_VEXCTL_UTF8_H
 #define VEX_VEXCTL_UTF8_H

@@ -1,6 +1,6 @@
 /*
- * JSON numbers to floats. JSON has no NaN and no infinity, so what can go wrong is the type, the number of
- * components and a value beyond a 32-bit float's range.
+ * JSON numbers to floats. JSON has no NaN and no infinity, so what can go wrong is the type, the
+ * number of components and a value beyond a 32-bit float's range.
  */
 #include "libclient/vexctl/vector.h"
 

@@ -9,8 +9,8 @@
 
 #include <vex/status.h>
 
-/* Number of components of an array that may be a vector. Errors: FORMAT (not an array), LIMIT (empty
- * or too long). */
+/* Number of components of an array that may be a vector. Errors: FORMAT (not an array), LIMIT
+ * (empty or too long). */
 enum vex_status vex_vector_measure(const json_t *array, size_t *out_dim, struct vex_error *error);
 /* The components, dim as measured. Errors: FORMAT (not a number), LIMIT (does not fit a float). */
 enum vex_status vex_vector_fill(const json_t *array, float *out, struct vex_error *error);

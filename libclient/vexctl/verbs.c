@@ -7,9 +7,10 @@
 #include <string.h>
 
 const struct vex_verb *const vex_verbs[] = {
-    &vex_verb_status,    &vex_verb_coll_create, &vex_verb_coll_list, &vex_verb_coll_show,
-    &vex_verb_coll_drop, &vex_verb_put,         &vex_verb_get,       &vex_verb_delete,
-    &vex_verb_count,     &vex_verb_search,      &vex_verb_import,    &vex_verb_stop,
+    &vex_verb_status,    &vex_verb_coll_create, &vex_verb_coll_list,
+    &vex_verb_coll_show, &vex_verb_coll_drop,   &vex_verb_put,
+    &vex_verb_get,       &vex_verb_delete,      &vex_verb_count,
+    &vex_verb_search,    &vex_verb_import,      &vex_verb_stop,
     &vex_verb_help,      &vex_verb_version,     NULL,
 };
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tests of scripts/install-deps and scripts/contain.
 
-The package manager and the user are played by small programs put first in $PATH, so that each way to
-fail can be seen anywhere, without root, without a network, and without changing the machine.
+The package manager and the user are played by small programs put first in $PATH, so that each way
+to fail can be seen anywhere, without root, without a network, and without changing the machine.
 """
 
 import argparse
@@ -39,15 +39,23 @@ class InstallDeps(Case):
         path.chmod(0o755)
 
     def play_debian(self, installed="false", user=0, apt="true"):
-        """dpkg-query answers by `installed`; apt-get notes how it was called and ends like `apt`."""
-        self.play("dpkg-query", f'{installed} && echo installed && exit 0\necho "no such package" >&2\nexit 1')
+        """dpkg-query answers as `installed`; apt-get notes its arguments and ends like `apt`."""
+        self.play(
+            "dpkg-query",
+            f'{installed} && echo installed && exit 0\necho "no such package" >&2\nexit 1',
+        )
         self.play("id", f"echo {user}")
         self.play("apt-get", f'echo "$DEBIAN_FRONTEND $*" >>{self.calls}\n{apt}')
 
     def run_script(self, *options):
-        return subprocess.run([OPTIONS.root / "scripts/install-deps", *options], capture_output=True,
-                              text=True, check=False, stdin=subprocess.DEVNULL,
-                              env={"PATH": str(self.folder)})
+        return subprocess.run(
+            [OPTIONS.root / "scripts/install-deps", *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": str(self.folder)},
+        )
 
     def test_list(self):
         done = self.run_script("--list")
@@ -72,8 +80,10 @@ class InstallDeps(Case):
         self.assertIn(" install -y --no-install-recommends binutils cmake ", install)
 
     def test_update_may_fail_if_install_does_not(self):
-        self.play_debian(installed=f'grep -qs -- " ${{@: -1}}\\( \\|$\\)" {self.calls}',
-                         apt='[[ " $* " != *" update "* ]]')
+        self.play_debian(
+            installed=f'grep -qs -- " ${{@: -1}}\\( \\|$\\)" {self.calls}',
+            apt='[[ " $* " != *" update "* ]]',
+        )
         self.assertEqual(self.run_script().returncode, 0)
 
     def test_apt_fails(self):
@@ -81,7 +91,9 @@ class InstallDeps(Case):
         done = self.run_script()
         self.assertEqual(done.returncode, 1)
         self.assertIn("apt-get could not install: binutils", done.stderr)
-        self.assertIn("apt-get update && apt-get install --no-install-recommends binutils", done.stderr)
+        self.assertIn(
+            "apt-get update && apt-get install --no-install-recommends binutils", done.stderr
+        )
 
     def test_apt_succeeds_without_installing(self):
         self.play_debian()
@@ -118,13 +130,19 @@ class InstallDeps(Case):
 
 class Contain(Case):
     def run_script(self, *arguments):
-        return subprocess.run([sys.executable, "-B", OPTIONS.root / "scripts/contain", *arguments],
-                              capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-B", OPTIONS.root / "scripts/contain", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def leftover(self):
-        """A shell command that leaves a daemon in a session of its own; its number goes to a file."""
-        return f"setsid sh -c 'echo $$ >{self.folder}/pid; exec sleep 60' & " \
-               f"while [ ! -s {self.folder}/pid ]; do sleep 0.01; done"
+        """A shell command that leaves a daemon behind, whose number goes to a file."""
+        return (
+            f"setsid sh -c 'echo $$ >{self.folder}/pid; exec sleep 60' & "
+            f"while [ ! -s {self.folder}/pid ]; do sleep 0.01; done"
+        )
 
     def assert_gone(self):
         pid = int((self.folder / "pid").read_text())
@@ -136,7 +154,9 @@ class Contain(Case):
         self.assertEqual(self.run_script("sh", "-c", "kill -9 $$").returncode, 128 + 9)
 
     def test_waits_for_what_ends_by_itself(self):
-        done = self.run_script("--grace", "20", "sh", "-c", f"(sleep 0.3; echo done >{self.folder}/end) &")
+        done = self.run_script(
+            "--grace", "20", "sh", "-c", f"(sleep 0.3; echo done >{self.folder}/end) &"
+        )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertTrue((self.folder / "end").exists())
 
@@ -152,8 +172,16 @@ class Contain(Case):
         self.assert_gone()
 
     def test_kills_everything_when_interrupted(self):
-        running = subprocess.Popen([sys.executable, "-B", OPTIONS.root / "scripts/contain", "sh", "-c",
-                                    self.leftover() + "; sleep 60"])
+        running = subprocess.Popen(
+            [
+                sys.executable,
+                "-B",
+                OPTIONS.root / "scripts/contain",
+                "sh",
+                "-c",
+                self.leftover() + "; sleep 60",
+            ]
+        )
         deadline = time.monotonic() + 30
         while not (self.folder / "pid").exists() or not (self.folder / "pid").read_text():
             self.assertLess(time.monotonic(), deadline)
@@ -170,7 +198,8 @@ class Contain(Case):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=pathlib.Path,
-                        default=pathlib.Path(__file__).resolve().parents[2])
+    parser.add_argument(
+        "--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[2]
+    )
     OPTIONS, others = parser.parse_known_args()
     unittest.main(argv=[sys.argv[0], *others])
