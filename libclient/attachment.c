@@ -28,15 +28,34 @@ static _Atomic uint32_t fork_count;
 static _Thread_local struct reader_slot *thread_slots; /* all slots of this thread */
 static _Thread_local struct reader_slot *thread_cache[CACHE_ENTRIES];
 
-static void note_fork(void)
+/* Across fork() the lock is held by the forking thread, so that the child does not inherit it from a
+ * thread that does not exist there. */
+static void before_fork(void)
+{
+    (void)pthread_mutex_lock(&owners_lock);
+}
+
+static void after_fork_in_parent(void)
+{
+    (void)pthread_mutex_unlock(&owners_lock);
+}
+
+/* The parent's slots are none of the child's business: its pages did not come along. */
+static void after_fork_in_child(void)
 {
     /* relaxed: the child has one thread. */
     (void)atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed);
+    thread_slots = NULL;
+    memset(thread_cache, 0, sizeof(thread_cache));
+    if (thread_key_made) {
+        (void)pthread_setspecific(thread_key, NULL);
+    }
+    (void)pthread_mutex_unlock(&owners_lock);
 }
 
 uint32_t vex_fork_count(void)
 {
-    /* relaxed: see note_fork. */
+    /* relaxed: see after_fork_in_child. */
     return atomic_load_explicit(&fork_count, memory_order_relaxed);
 }
 
@@ -84,7 +103,7 @@ static void end_thread(void *first)
 static void prepare_process(void)
 {
     thread_key_made = pthread_key_create(&thread_key, end_thread) == 0;
-    (void)pthread_atfork(NULL, NULL, note_fork);
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* A host that unloads the library must not be left with a destructor that points into it. */

@@ -265,15 +265,16 @@ enum vex_status vex_open(const char *dir, const struct vex_open_options *options
         return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
     }
     (void)pthread_mutex_init(&db->lock, NULL);
+    db->fork_count = vex_fork_count();
     struct attachment *attachment = NULL;
     enum vex_status status = set_options(db, options, error);
     status = status == VEX_OK ? set_directory(db, dir, error) : status;
-    db->fork_count = vex_fork_count();
     status = status == VEX_OK ? vex_db_ensure(db, &attachment, error) : status;
     if (status != VEX_OK) {
         vex_close(db);
         return status;
     }
+    vex_db_done(db, attachment);
     *out_db = db;
     return VEX_OK;
 }
