@@ -160,7 +160,9 @@ static uint64_t scan_group(const struct scan *scan, const float *queries, size_t
         uint32_t visible = view->segments[s].visible_rows;
         VEX_ASSERT(visible <= segment->capacity_rows);
         uint32_t block_rows = BLOCK_BYTES / (segment->stride_floats * (uint32_t)sizeof(float));
-        block_rows = block_rows < 4 ? 4 : block_rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : block_rows;
+        block_rows -= block_rows % BLOCK_ROWS_STEP;
+        block_rows = block_rows < BLOCK_ROWS_STEP ? BLOCK_ROWS_STEP : block_rows;
+        block_rows = block_rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : block_rows;
         for (uint32_t row = 0; row < visible; row += block_rows) {
             struct block block = {
                 .segment = segment,
