@@ -26,8 +26,9 @@
 #include "base/panic.h"
 #include "index/kernels.h"
 
-#define BLOCK_BYTES                                                                                \
-    (48u * 1024u) /* rows scored at once: they stay in L2 while queries take turns */
+/* Rows scored at once: few enough to stay near while the queries of a group take turns. */
+#define BLOCK_BYTES (32u * 1024u)
+#define BLOCK_ROWS_STEP 8u /* kernels take so many rows at a time */
 #define BLOCK_ROWS_MAX 256u
 #define GROUP_QUERIES 64u /* share one pass over the rows */
 

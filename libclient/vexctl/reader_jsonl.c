@@ -94,7 +94,8 @@ static enum vex_status append_payload(struct vex_reader *reader, size_t slot, co
         return vex_fault(error, VEX_ERR_LIMIT, "a payload of %zu bytes; at most %u are allowed",
                          bytes, VEX_PAYLOAD_MAX);
     }
-    enum vex_status status = vex_reader_make_room(reader, slot, bytes, error);
+    /* One byte at least: an empty payload is not NULL, which would mean that there is none. */
+    enum vex_status status = vex_reader_make_room(reader, slot, bytes ? bytes : 1, error);
     if (status != VEX_OK) {
         return status;
     }

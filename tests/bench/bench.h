@@ -1,0 +1,61 @@
+/*
+ * What a sub-command of vexbench is: a name, a table of options and a function. The same table
+ * parses the command line and makes the help, so what is accepted and what is explained agree.
+ *
+ * To add one: a file bench_<name>.c that defines `const struct vex_bench vex_bench_<name>`, and its
+ * row in the table of vexbench.c. Its function prints JSON lines (common.h) and returns false after
+ * saying on standard error what went wrong.
+ */
+#ifndef VEX_BENCH_BENCH_H
+#define VEX_BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VEX_BENCH_OPTIONS_MAX 12u
+#define VEX_BENCH_LIST_MAX 8u
+
+enum vex_bench_kind {
+    VEX_BENCH_COUNT,   /* a whole number */
+    VEX_BENCH_SECONDS, /* a decimal number */
+    VEX_BENCH_LIST,    /* whole numbers with commas between them */
+    VEX_BENCH_WORD,    /* one of the words of `value`, which has '|' between them */
+    VEX_BENCH_TEXT,
+};
+
+struct vex_bench_option {
+    const char *name; /* without the dashes; NULL ends the table */
+    enum vex_bench_kind kind;
+    const char *value;   /* what the help calls it */
+    const char *initial; /* what is taken if it is not given; NULL = nothing, see `given` */
+    double least;        /* of numbers, inclusive */
+    double most;
+    const char *help;
+};
+
+struct vex_bench_value {
+    bool given;       /* or has an initial value */
+    const char *text; /* as it was given */
+    uint64_t count;   /* COUNT; WORD: which one */
+    double seconds;   /* SECONDS */
+    uint64_t list[VEX_BENCH_LIST_MAX];
+    size_t list_count;
+};
+
+/* The row that every table has: where the instance and the files of a run are. */
+/* clang-format off */
+#define VEX_BENCH_OPTION_DIR                                                                       \
+    {"dir", VEX_BENCH_TEXT, "DIR", NULL, 0, 0,                                                     \
+     "make the temporary directory of the run in DIR; default: where this program is"}
+/* clang-format on */
+
+struct vex_bench {
+    const char *name;
+    const char *summary; /* one line */
+    const struct vex_bench_option *options;
+    /* `values` go with the rows of `options`. */
+    bool (*run)(const struct vex_bench_value *values);
+};
+
+#endif

@@ -1,0 +1,33 @@
+#include "tests/lib/child.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int vex_child_run(int (*body)(void *context), void *context)
+{
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) {
+        perror("fork");
+        abort();
+    }
+    if (pid == 0) {
+        /* An expected abort leaves no core file behind. */
+        (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        int code = body(context);
+        (void)fflush(NULL);
+        _exit(code);
+    }
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) {
+            perror("waitpid");
+            abort();
+        }
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
