@@ -198,9 +198,10 @@ static enum vex_status compare(struct job *job, enum vex_metric *out_metric,
     }
     uint32_t dim = vex_reader_dim(job->import.reader);
     if (info.dim != dim) {
-        return vex_fault(error, VEX_ERR_DIM,
-                         "the file has dimension %" PRIu32 ", the collection '%s' has %" PRIu32,
-                         dim, info.name, info.dim);
+        (void)vex_fault(error, VEX_ERR_DIM,
+                        "vectors of dimension %" PRIu32 ", the collection '%s' has %" PRIu32, dim,
+                        info.name, info.dim);
+        return vex_fault_in(error, job->path);
     }
     if (job->metric != METRIC_OPEN && metric_values[job->metric] != info.metric) {
         return vex_fault(error, VEX_ERR_EXISTS, "the collection '%s' exists with metric %s, not %s",

@@ -1,6 +1,6 @@
 /*
- * What vexctl's exit code says. Scripts depend on these numbers: they are documented in
- * 'vexctl help exit-codes' and in README.md, and never change their meaning.
+ * What vexctl's exit code says. Scripts depend on these numbers: they are documented in 'vexctl
+ * help exit-codes' and in README.md, and never change their meaning.
  */
 #ifndef VEX_VEXCTL_EXIT_H
 #define VEX_VEXCTL_EXIT_H

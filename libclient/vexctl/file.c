@@ -24,6 +24,7 @@
 #include "libclient/vexctl/fault.h"
 
 static struct vex_file mapped[VEX_FILES_MAPPED_MAX];
+static volatile sig_atomic_t written;
 
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)
 {
@@ -33,10 +34,16 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
         uintptr_t start = (uintptr_t)mapped[i].data;
         if (mapped[i].data && address >= start && address - start < mapped[i].bytes) {
             static const char text[] =
-                "vexctl: the input file became shorter, or could not be read, while it was in "
-                "use; what was sent before is written\n";
+                "vexctl: the input file became shorter, or could not be read, while it was in use";
+            static const char nothing[] = "; nothing was written\n";
+            static const char part[] = "; the batches before are written, see 'vexctl count'\n";
             (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
-            _exit(VEX_EXIT_PARTIAL);
+            if (written) {
+                (void)!write(STDERR_FILENO, part, sizeof(part) - 1);
+                _exit(VEX_EXIT_PARTIAL);
+            }
+            (void)!write(STDERR_FILENO, nothing, sizeof(nothing) - 1);
+            _exit(VEX_EXIT_FAILED);
         }
     }
     (void)signal(signal_number, SIG_DFL);
@@ -105,6 +112,11 @@ enum vex_status vex_file_map(const char *path, struct vex_file *out, struct vex_
     enum vex_status status = map_open(fd, path, out, error);
     (void)close(fd);
     return status;
+}
+
+void vex_file_mark_written(void)
+{
+    written = 1;
 }
 
 void vex_file_unmap(struct vex_file *file)

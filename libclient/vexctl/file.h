@@ -21,6 +21,8 @@ struct vex_file {
 /* Maps a regular file, read-only. Errors: INVALID (no such file, not a regular file), PERMISSION,
  * IO, NOMEM. */
 enum vex_status vex_file_map(const char *path, struct vex_file *out, struct vex_error *error);
+/* From now on the message says that a part is written, and the exit code is VEX_EXIT_PARTIAL. */
+void vex_file_mark_written(void);
 /* Accepts a zeroed struct. */
 void vex_file_unmap(struct vex_file *file);
 /*

@@ -13,6 +13,7 @@
 
 #include "libclient/vexctl/context.h"
 #include "libclient/vexctl/fault.h"
+#include "libclient/vexctl/file.h"
 #include "libclient/vexctl/progress.h"
 
 #define BATCH_BYTES (4u << 20)
@@ -268,6 +269,7 @@ static enum vex_status load_rows(struct pass *pass, struct vex_collection *colle
         batch.payloads = rows->payloads;
         batch.payload_bytes = rows->payload_bytes;
         struct vex_ack ack = VEX_ACK_INIT;
+        vex_file_mark_written();
         status = vex_write(collection, import->kind, &batch, &ack, error);
         if (status == VEX_OK) {
             row += rows->count;

@@ -51,8 +51,8 @@ const char *vex_reader_sniff(const void *data, size_t bytes);
 
 /*
  * `data` stays the caller's, and readable until the reader is closed. Its bytes may even change
- * meanwhile: then rows or errors are others, but nothing outside is touched.
- * Errors: FORMAT (the message says where), NOMEM.
+ * meanwhile: then rows or errors are others, but nothing outside is touched. Errors: FORMAT (the
+ * message says where), NOMEM.
  */
 enum vex_status vex_reader_open_memory(const void *data, size_t bytes,
                                        enum vex_reader_format format,

@@ -24,6 +24,7 @@ static cpu_set_t cores; /* as the process was started */
 static void on_signal(int number)
 {
     stop_signal = number;
+    (void)signal(number, SIG_DFL); /* the second one kills */
 }
 
 void vex_bench_start(const char *bench)
@@ -32,9 +33,8 @@ void vex_bench_start(const char *bench)
     if (sched_getaffinity(0, sizeof(cores), &cores) != 0) {
         CPU_SET(0, &cores);
     }
-    /* RESETHAND: the second one kills. RESTART: the calls under way need not be interrupted, each
-     * loop looks soon enough. */
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND | SA_RESTART};
+    /* RESTART: the call under way need not be interrupted, each loop looks soon enough. */
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
@@ -117,12 +117,12 @@ unsigned vex_cores_count(void)
 int vex_core_take(unsigned index)
 {
     unsigned skip = index % vex_cores_count();
-    for (int core = CPU_SETSIZE - 1; core >= 0; core--) {
+    for (size_t core = CPU_SETSIZE; core-- > 0;) {
         if (CPU_ISSET(core, &cores) && skip-- == 0) {
             cpu_set_t one;
             CPU_ZERO(&one);
             CPU_SET(core, &one);
-            return sched_setaffinity(0, sizeof(one), &one) == 0 ? core : -1;
+            return sched_setaffinity(0, sizeof(one), &one) == 0 ? (int)core : -1;
         }
     }
     return -1;

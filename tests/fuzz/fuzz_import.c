@@ -1,11 +1,11 @@
 /*
  * Fuzzes the import readers: whatever the bytes are, rows are sound or there is an error.
  *
- * The first byte chooses the format, and bits of it how the file is read; the second one the size of a batch; the
- * rest is the file. It is copied to memory of exactly its size, so that reading one byte beyond it is seen.
- * A file is read twice, the second time in other batches: both readings must agree, because import checks a
- * file in the first and sends it in the second. The bytes also go through the lines of a payload
- * file, with the same idea.
+ * The first byte chooses the format, and bits of it how the file is read; the second one the size
+ * of a batch; the rest is the file. It is copied to memory of exactly its size, so that reading one
+ * byte beyond it is seen. A file is read twice, the second time in other batches: both readings
+ * must agree, because import checks a file in the first and sends it in the second. The bytes also
+ * go through the lines of a payload file, with the same idea.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -131,8 +131,8 @@ static void try_lines(const uint8_t *file, size_t bytes, size_t lines_max)
     uint64_t count = 0;
     uint64_t sum = 0;
     size_t got;
-    while ((got = vex_lines_next(&lines, 1 + lines_max % 64, 8, 8 * lines_max, texts,
-                                 text_bytes)) > 0) {
+    while ((got = vex_lines_next(&lines, 1 + lines_max % 64, 8, 8 * lines_max, texts, text_bytes)) >
+           0) {
         for (size_t i = 0; i < got; i++) {
             must((texts[i] != NULL) == (text_bytes[i] > 0) && text_bytes[i] <= VEX_PAYLOAD_MAX);
             sum = mix(sum, texts[i], text_bytes[i]);

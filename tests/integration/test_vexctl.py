@@ -204,7 +204,9 @@ class Help(Case):
         self.assertRegex(text, r" 0  done\n +VEX_OK ")
 
     def test_version(self):
-        self.assertRegex(self.good("version"), r"\Avexctl \d+\.\d+\.\d+, libvex \d+\.\d+\.\d+, kernels \w+\n\Z")
+        number = r"\d+\.\d+\.\d+"
+        shape = rf"\Avexctl {number}, libvex {number}, kernels \w+\n\Z"
+        self.assertRegex(self.good("version"), shape)
         self.assertEqual(self.good("--version"), self.good("version"))
         self.assertLessEqual({"vexctl", "libvex"}, self.json("version").keys())
 
@@ -377,8 +379,9 @@ class Rows(Case):
         self.assertEqual(self.json("delete", name, top, first["id"])["deleted"], 2)
         self.assertEqual(self.json("count", name)["count"], 1)
         self.bad(NOT_FOUND, "get", name, top, says=str(top))
-        for verb in (["count"], ["get", 1], ["delete", 1], ["put", "--vector", "[1]"], ["search", "--vector", "[1]"]):
-            self.bad(NOT_FOUND, verb[0], "nothing", *verb[1:], says="nothing")
+        some = ["--vector", "[1]"]
+        for verb, *rest in (["count"], ["get", 1], ["delete", 1], ["put", *some], ["search", *some]):
+            self.bad(NOT_FOUND, verb, "nothing", *rest, says="nothing")
 
     def test_modes(self):
         name = self.fresh("modes")
@@ -420,16 +423,19 @@ class Rows(Case):
             self.good("put", name, "--id", 2, "--vector", "[1,2,3]", "--payload", f"@{path}")
             record = self.stored(name, 2)[0]
             self.assertNotIn("payload", record)
-            self.assertEqual(base64.b64decode(record["payload_base64"], validate=True), content)
-            hit = self.json("search", name, "--id", 2, "-k", 2, "--payloads")["queries"][0]["hits"]
-            self.assertIn(record["payload_base64"], [h.get("payload_base64") for h in hit])
-        self.bad(USAGE, "put", name, "--vector", "[1,2,3]", "--payload", f"@{self.file('big', b'x' * 65537)}", says="65536")
-        self.good("put", name, "--id", 3, "--vector", "[1,2,3]", "--payload", "@-", stdin=b'{"from": "stdin"}')
+            text = record["payload_base64"]
+            self.assertEqual(base64.b64decode(text, validate=True), content)
+            hits = self.json("search", name, "--id", 2, "-k", 2, "--payloads")["queries"][0]["hits"]
+            self.assertIn(text, [hit.get("payload_base64") for hit in hits])
+        put = ["put", name, "--id", 3, "--vector", "[1,2,3]", "--payload"]
+        self.bad(USAGE, *put, f"@{self.file('big', b'x' * 65537)}", says="65536")
+        self.good(*put, "@-", stdin=b'{"from": "stdin"}')
         self.assertEqual(self.stored(name, 3)[0]["payload"], {"from": "stdin"})
 
     def test_tables_are_tame_and_fit_the_terminal(self):
         name = self.fresh("tables")
-        self.good("put", name, "--id", 1, "--vector", "[1,2,3]", "--payload", "\x1b]0;title\x07\u202e" + "long text " * 30)
+        payload = "\x1b]0;title\x07\u202e" + "long text " * 30
+        self.good("put", name, "--id", 1, "--vector", "[1,2,3]", "--payload", payload)
         plain = self.good("search", name, "--id", 1, "--payloads")
         self.assertIn("long text " * 30, plain)
         for text in (plain, self.good("get", name, 1)):
@@ -482,7 +488,9 @@ class Search(Case):
 
     def test_chosen_queries(self):
         def found(*words):
-            return [[h["id"] for h in q["hits"]] for q in self.json("search", "l2", *words, "-k", 3)["queries"]]
+            answer = self.json("search", "l2", *words, "-k", 3)
+            return [[hit["id"] for hit in query["hits"]] for query in answer["queries"]]
+
         every = found("--vector-file", self.asked)
         self.assertEqual(found("--vector-file", f"{self.asked}:4"), every[4:5])
         self.assertEqual(found("--vector-file", self.asked, "--rows", "3-6"), every[3:7])
@@ -524,6 +532,7 @@ class Import(Case):
         signed = [[-128, 127, 0], [1, -1, 5]]
         wide = [[0.1, 1e-3, -3e38], [1, 2, 3]]
         half = [[0.5, -2.0, 65504.0], [6e-8, 1.0, -0.25]]
+        plain = jsonl({"vector": row} for row in ROWS)
         cases = {
             "a.fvecs": (fvecs(ROWS), ROWS),
             "a.bvecs": (bvecs(BYTE_ROWS), BYTE_ROWS),
@@ -534,8 +543,8 @@ class Import(Case):
             "i1.NPY": (npy_rows(signed, "|i1", "b"), signed),
             "u1.npy": (npy_rows(BYTE_ROWS, "|u1", "B"), BYTE_ROWS),
             "one.npy": (npy(struct.pack("<3f", 1, 2, 3), "(3,)"), [[1, 2, 3]]),
-            "a.jsonl": (jsonl({"vector": row} for row in ROWS), ROWS),
-            "a.ndjson": (b"\xef\xbb\xbf\n" + jsonl({"vector": row} for row in ROWS).replace(b"\n", b"\r\n\r\n")[:-4], ROWS),
+            "a.jsonl": (plain, ROWS),
+            "a.ndjson": (b"\xef\xbb\xbf\n" + plain.replace(b"\n", b"\r\n\r\n")[:-4], ROWS),
         }
         for name, (content, rows) in cases.items():
             path = self.file(name, content)
@@ -567,8 +576,11 @@ class Import(Case):
         got = self.stored(name, *(item["id"] for item in items))
         self.assertEqual([r.get("payload") for r in got], [i.get("payload") for i in items])
         self.bad(USAGE, "import", name, path, "--first-id", 3, says="ids of their own")
-        self.bad(USAGE, "import", name, path, "--payload-file", self.file("six.txt", b"a\n" * 6), "--mode", "upsert", says="--payload-file cannot")
-        twice = self.file("twice.jsonl", jsonl([{"id": 77, "vector": [1, 2, 3]}, {"id": 76, "vector": [1, 2, 3]}, {"id": 77, "vector": [3, 2, 1]}]))
+        six = self.file("six.txt", b"a\n" * 6)
+        more = ["--payload-file", six, "--mode", "upsert"]
+        self.bad(USAGE, "import", name, path, *more, says="--payload-file cannot")
+        rows = ((77, [1, 2, 3]), (76, [1, 2, 3]), (77, [3, 2, 1]))
+        twice = self.file("twice.jsonl", jsonl({"id": i, "vector": row} for i, row in rows))
         self.bad(USAGE, "import", name, twice, says="row 2 has the id 77 of row 0 again")
         self.good("import", name, twice, "--mode", "upsert")
         self.assertEqual(self.stored(name, 77)[0]["vector"], [3, 2, 1])
@@ -578,14 +590,17 @@ class Import(Case):
         path = self.file("lines.fvecs", fvecs(ROWS))
         lines = self.file("lines.txt", b'first\r\n\n{"n": 3}\nlast')
         self.good("import", name, path, "--payload-file", lines)
-        self.assertEqual([r["payload"] for r in self.stored(name, 0, 1, 2, 3)], ["first", None, {"n": 3}, "last"])
+        payloads = [record["payload"] for record in self.stored(name, 0, 1, 2, 3)]
+        self.assertEqual(payloads, ["first", None, {"n": 3}, "last"])
         for content, says in (
             (b"1\n2\n3\n", "3 lines for 4 rows"),
             (b"1\n2\n3\n4\n5", "5 lines for 4 rows"),
             (b"", "empty"),
             (b"1\n" + b"x" * 65537 + b"\n3\n4\n", "line 2 .byte 2. has 65537 bytes"),
         ):
-            self.bad(USAGE, "import", name, path, "--mode", "upsert", "--payload-file", self.file("bad.txt", content), says=says)
+            lines = self.file("bad.txt", content)
+            words = ["--mode", "upsert", "--payload-file", lines]
+            self.bad(USAGE, "import", name, path, *words, says=says)
         self.assertEqual(self.stored(name, 0)[0]["payload"], "first")
 
     def test_modes_ids_and_parts(self):
@@ -610,10 +625,11 @@ class Import(Case):
         path = self.file("create.fvecs", fvecs(ROWS))
         self.bad(NOT_FOUND, "import", "absent", path, says="--create")
         self.good("import", "absent", path, "--create", "--metric", "cosine", "--batch", 1)
-        self.bad(CONFLICT, "import", "absent", path, "--create", "--metric", "l2", says="metric cosine, not l2")
-        report = self.json("import", "absent", path, "--create", "--metric", "cosine", "--mode", "upsert")
+        create = ["import", "absent", path, "--create", "--metric"]
+        self.bad(CONFLICT, *create, "l2", says="metric cosine, not l2")
+        report = self.json(*create, "cosine", "--mode", "upsert")
         self.assertFalse(report["created"])
-        self.bad(USAGE, "import", self.fresh("dims", dim=4), path, says="dimension 3.*has 4")
+        self.bad(USAGE, "import", self.fresh("dims", dim=4), path, says="create.fvecs: vectors of dimension 3, .* has 4")
         self.bad(USAGE, "import", "bad name", path, "--create", "--metric", "l2")
 
     def test_a_large_file_is_split_into_batches(self):
@@ -649,6 +665,10 @@ def damaged_files():
     numbers = npy_rows(ROWS)
     line = b'{"vector": [1, 2, 3]}\n'
     data = struct.pack("<12f", *sum(ROWS, []))
+    record = npy(data, (4, 3), "x").replace(b"'x'", b"[('a', '<f4')]")
+    long_payload = jsonl([{"vector": [1, 2, 3], "payload": "x" * 65537}])
+    too_large = npy_rows([[1, 2, 3], [1, 1e39, 3]], "<f8", "d")
+    twice = line[:-2] + b', "vector": [1, 2, 3]}\n'
     yield from (
         ("empty.fvecs", b"", "is empty"),
         ("short.fvecs", good[:2], "cut short"),
@@ -658,7 +678,7 @@ def damaged_files():
         ("zero.fvecs", fvecs([[]]), "dimension 0, allowed are 1 to 65535"),
         ("huge.fvecs", struct.pack("<if", 65536, 1), "dimension 65536"),
         ("negative.fvecs", struct.pack("<if", -1, 1), "dimension -1"),
-        ("change.fvecs", good + fvecs([[1, 2]]), r"row 4 \(byte 64\) has dimension 2, the rows before it have 3"),
+        ("change.fvecs", good + fvecs([[1, 2]]), r"row 4 \(byte 64\) has dimension 2, .* have 3"),
         ("nan.fvecs", fvecs(ROWS[:2] + [[1, NAN, 3]]), r"row 2, component 1 \(byte 40\): NaN or infinity"),
         ("inf.fvecs", fvecs([[1, 2, -math.inf]]), r"row 0, component 2 \(byte 12\)"),
         ("gzip.fvecs", b"\x1f\x8b\x08\x00" + bytes(60), "looks like a gzip archive"),
@@ -679,7 +699,7 @@ def damaged_files():
         ("fortran.npy", npy(data, (4, 3), fortran=True), "Fortran order"),
         ("big.npy", npy(data, (4, 3), ">f4"), "big-endian"),
         ("dtype.npy", npy(data, (4, 3), "<i4"), "dtype '<i4'"),
-        ("record.npy", npy(data, (4, 3), "x").replace(b"'x'", b"[('a', '<f4')]"), "not that of a plain array"),
+        ("record.npy", record, "not that of a plain array"),
         ("axes.npy", npy(data, (2, 2, 3)), "more than 2 axes"),
         ("scalar.npy", npy(data[:4], "()"), "no axes"),
         ("norows.npy", npy(b"", (0, 3)), "no rows"),
@@ -687,19 +707,19 @@ def damaged_files():
         ("wide.npy", npy(b"", (4, 65536)), "dimension 65536"),
         ("overflow.npy", npy(data, (2**62, 3)), "cut short or missing"),
         ("twice.npy", npy(data, "(4, 3), 'shape': (4, 3)"), "not that of a plain array"),
-        ("f8.npy", npy_rows([[1, 2, 3], [1, 1e39, 3]], "<f8", "d"), r"row 1, component 1 \(byte 160\): the value does not fit"),
+        ("f8.npy", too_large, r"row 1, component 1 \(byte 160\): the value does not fit"),
         ("f8nan.npy", npy_rows([[1, 2, NAN]], "<f8", "d"), r"row 0, component 2 .* NaN"),
         ("f2inf.npy", npy_rows([[1, 2, math.inf]], "<f2", "e"), r"row 0, component 2 .* NaN or infinity"),
         ("empty.jsonl", b"", "is empty"),
         ("blank.jsonl", b"\n  \n\t\n", "only blank lines"),
-        ("array.jsonl", b'[{"vector": [1, 2, 3]}]\n', r"row 0 \(line 1, byte 0\).*not an array.*looks like a JSON array"),
+        ("array.jsonl", b'[{"vector": [1]}]\n', r"row 0 \(line 1, byte 0\).*not an array.*JSON array"),
         ("gzip.jsonl", b"\x1f\x8b\x08\x00" + bytes(60), "looks like a gzip archive"),
         ("syntax.jsonl", line * 2 + b'\n{"vector": [1, 2, }\n', r"row 2 \(line 4, byte 6\d\): no JSON"),
         ("nan.jsonl", line + b'{"vector": [1, 2, NaN]}\n', r"row 1 \(line 2, byte \d+\): no JSON"),
         ("cut.jsonl", line + line[:15], r"row 1 \(line 2, byte \d+\): no JSON"),
-        ("key.jsonl", line + b'{"vector": [1, 2, 3], "metadata": 1}\n', r'row 1 \(line 2, byte 22\): unknown key "metadata"'),
+        ("key.jsonl", line + b'{"vector": [1], "meta": 1}\n', r'row 1 \(line 2, byte 22\): unknown key "meta"'),
         ("novector.jsonl", line + b'{"payload": 1}\n', 'row 1 .*"vector" is missing'),
-        ("double.jsonl", line + b'{"vector": [1, 2, 3], "vector": [1, 2, 3]}\n', r"row 1 .*no JSON: duplicate"),
+        ("double.jsonl", line + twice, r"row 1 .*no JSON: duplicate"),
         ("dims.jsonl", line + b'{"vector": [1, 2]}\n', r"row 1 .*has 2 numbers, that of the first line 3"),
         ("string.jsonl", line + b'{"vector": [1, "2", 3]}\n', "row 1 .*component 1 is not a number"),
         ("range.jsonl", line + b'{"vector": [1, 1e39, 3]}\n', "row 1 .*does not fit"),
@@ -707,8 +727,8 @@ def damaged_files():
         ("mixed2.jsonl", b'{"id": 1, "vector": [1, 2, 3]}\n' + line, 'row 1 .*"id" is missing'),
         ("idtext.jsonl", b'{"id": "x1", "vector": [1, 2, 3]}\n', '"id" must be a whole number'),
         ("idminus.jsonl", b'{"id": -1, "vector": [1, 2, 3]}\n', '"id" must be a whole number'),
-        ("idtop.jsonl", b'{"id": "18446744073709551615", "vector": [1, 2, 3]}\n', '"id" must be a whole number'),
-        ("payload.jsonl", jsonl([{"vector": [1, 2, 3], "payload": "x" * 65537}]), "65537 bytes; at most 65536"),
+        ("idtop.jsonl", b'{"id": "18446744073709551615", "vector": [1, 2, 3]}\n', '"id" must be'),
+        ("payload.jsonl", long_payload, "65537 bytes; at most 65536"),
     )
 
 
@@ -756,7 +776,10 @@ class PartWay(Case):
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment(self.instance),
         )
         with contextlib.closing(process.stdout), contextlib.closing(process.stderr):
-            wait_until(lambda: process.poll() is not None or self.json("count", name)["count"] > 20, 30, "20 rows are written")
+            wait_until(
+                lambda: process.poll() is not None or self.json("count", name)["count"] > 20,
+                30, "20 rows are written",
+            )
             self.assertIsNone(process.poll(), "the import ended before it could be interrupted")
             stop(process)
             self.assertEqual(process.wait(SECONDS_MAX), PARTIAL)
@@ -845,7 +868,8 @@ class Daemon(Case):
         home.mkdir()
         instance = home / ".local/share/vexdb"
         self.addCleanup(self.end_daemon, instance)
-        env = {key: value for key, value in os.environ.items() if key != "VEXDB_DIR"} | {"HOME": str(home)}
+        env = {key: value for key, value in os.environ.items() if key != "VEXDB_DIR"}
+        env["HOME"] = str(home)
         self.good("status", env=env)
         self.assertTrue(instance.is_dir())
 

@@ -300,7 +300,7 @@ static void check_round_trip(const struct sample *sample, uint8_t *bytes, size_t
 static void what_was_encoded_is_decoded(void **state)
 {
     (void)state;
-    for_all_samples(60, check_round_trip);
+    for_all_samples(500, check_round_trip);
 }
 
 static void writes_are_appended_behind_what_is_in_the_buffer(void **state)
@@ -354,7 +354,7 @@ static void check_truncations(const struct sample *sample, uint8_t *bytes, size_
 static void every_truncation_of_a_write_is_refused(void **state)
 {
     (void)state;
-    for_all_samples(6, check_truncations);
+    for_all_samples(40, check_truncations);
 }
 
 static void check_extensions(const struct sample *sample, uint8_t *bytes, size_t bytes_count,
@@ -374,7 +374,7 @@ static void check_extensions(const struct sample *sample, uint8_t *bytes, size_t
 static void bytes_behind_a_write_are_refused_even_if_they_are_zero(void **state)
 {
     (void)state;
-    for_all_samples(6, check_extensions);
+    for_all_samples(40, check_extensions);
 }
 
 static void check_corruptions(const struct sample *sample, uint8_t *bytes, size_t bytes_count,
@@ -406,7 +406,7 @@ static void check_corruptions(const struct sample *sample, uint8_t *bytes, size_
 static void a_write_with_any_byte_changed_is_refused_or_stays_in_bounds(void **state)
 {
     (void)state;
-    for_all_samples(6, check_corruptions);
+    for_all_samples(40, check_corruptions);
 }
 
 static void check_padding(const struct sample *sample, uint8_t *bytes, size_t bytes_count,
