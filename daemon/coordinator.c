@@ -16,8 +16,10 @@
 /* Registered with the ring: covers nearly every batch, within a small RLIMIT_MEMLOCK. */
 #define REGISTERED_BYTES (1u << 20)
 
-struct id_set {
-    uint64_t *slots; /* id + 1, 0 = free */
+/* Scratch for one batch: ids met so far, with a number each. */
+struct id_map {
+    uint64_t *ids; /* id + 1, 0 = free */
+    uint32_t *values;
     size_t capacity; /* power of two */
 };
 
@@ -29,42 +31,58 @@ struct vex_coordinator {
     struct vex_registry *registry;
     struct vex_log *log;
     struct vex_log_recovery recovery;
-    struct id_set seen; /* scratch for one batch */
-    bool failed;        /* the log's failure has been announced */
+    struct id_map seen;
+    struct vex_buffer payload_sizes; /* scratch: u32 per item of one batch */
+    bool failed;                     /* the log's failure has been announced */
 };
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
-static bool seen_reset(struct id_set *set, size_t count)
+static void seen_deinit(struct id_map *map)
+{
+    free(map->ids);
+    free(map->values);
+    *map = (struct id_map){0};
+}
+
+static bool seen_reset(struct id_map *map, size_t count)
 {
     size_t capacity = 16;
     while (capacity < 2 * count) {
         capacity *= 2;
     }
-    if (capacity > set->capacity) {
-        uint64_t *slots = malloc(capacity * sizeof(*slots));
-        if (!slots) {
+    if (capacity > map->capacity) {
+        seen_deinit(map);
+        map->ids = malloc(capacity * sizeof(*map->ids));
+        map->values = malloc(capacity * sizeof(*map->values));
+        if (!map->ids || !map->values) {
+            seen_deinit(map);
             return false;
         }
-        free(set->slots);
-        *set = (struct id_set){slots, capacity};
+        map->capacity = capacity;
     }
-    memset(set->slots, 0, set->capacity * sizeof(*set->slots));
+    memset(map->ids, 0, map->capacity * sizeof(*map->ids));
     return true;
 }
 
-/* False if it was there already. */
-static bool seen_add(struct id_set *set, uint64_t id)
+/* The number kept for `id`; *out_added says whether it was met for the first time. */
+static uint32_t *seen_slot(struct id_map *map, uint64_t id, bool *out_added)
 {
-    size_t slot = (size_t)vex_mix64(id) & (set->capacity - 1);
-    while (set->slots[slot] != 0) {
-        if (set->slots[slot] == id + 1) {
-            return false;
-        }
-        slot = (slot + 1) & (set->capacity - 1);
+    size_t slot = (size_t)vex_mix64(id) & (map->capacity - 1);
+    while (map->ids[slot] != 0 && map->ids[slot] != id + 1) {
+        slot = (slot + 1) & (map->capacity - 1);
     }
-    set->slots[slot] = id + 1;
-    return true;
+    *out_added = map->ids[slot] == 0;
+    map->ids[slot] = id + 1;
+    return &map->values[slot];
+}
+
+/* False if it was there already. */
+static bool seen_add(struct id_map *map, uint64_t id)
+{
+    bool added;
+    (void)seen_slot(map, id, &added);
+    return added;
 }
 
 static bool is_zero(const float *vector, uint32_t dim)
@@ -105,7 +123,8 @@ static enum vex_status check_ids(struct vex_coordinator *coordinator,
     enum vex_write_kind kind = (enum vex_write_kind)write->head.kind;
     bool unique = kind == VEX_WRITE_INSERT || kind == VEX_WRITE_DELETE;
     if (!write->ids) {
-        if (write->head.count > VEX_ID_MAX - collection->next_id) {
+        uint64_t left = collection->next_id > VEX_ID_MAX ? 0 : VEX_ID_MAX - collection->next_id + 1;
+        if (write->head.count > left) {
             return vex_error_set(
                 error, VEX_ERR_LIMIT,
                 "no ids left above the largest one in use, %llu; give ids yourself",
@@ -155,12 +174,6 @@ static enum vex_status check_write(struct vex_coordinator *coordinator,
 
 /* ---- applying -------------------------------------------------------------------------------- */
 
-/* What vex_registry_reserve asks about a write. */
-struct payload_sizes {
-    const struct vex_live_collection *collection;
-    const struct vex_write *write;
-};
-
 /* An update without a payload keeps the old one, which moves into the new row's segment. */
 static bool keeps_payload(const struct vex_write *write, uint32_t item)
 {
@@ -168,19 +181,44 @@ static bool keeps_payload(const struct vex_write *write, uint32_t item)
            vex_write_payload_bytes(write, item) == VEX_NO_PAYLOAD;
 }
 
-static size_t payload_size(const void *context, uint32_t item)
+static uint32_t stored_payload_bytes(const struct vex_live_collection *collection, uint64_t id)
 {
-    const struct payload_sizes *sizes = context;
-    if (keeps_payload(sizes->write, item)) {
-        struct vex_location old;
-        size_t bytes = 0;
-        if (vex_registry_get_offset(sizes->collection, vex_write_id(sizes->write, item), &old)) {
-            (void)vex_registry_payload(sizes->collection, old, &bytes);
-        }
-        return bytes;
+    struct vex_location location;
+    size_t bytes = 0;
+    if (vex_registry_get_offset(collection, id, &location)) {
+        (void)vex_registry_payload(collection, location, &bytes);
     }
-    uint32_t bytes = vex_write_payload_bytes(sizes->write, item);
-    return bytes == VEX_NO_PAYLOAD ? 0 : bytes;
+    return (uint32_t)bytes;
+}
+
+/* How many payload bytes each item will store. In an update that names an id twice, the later item
+ * without a payload keeps what the earlier one brought. False if memory is short. */
+static bool size_payloads(struct vex_coordinator *coordinator,
+                          const struct vex_live_collection *collection,
+                          const struct vex_write *write)
+{
+    struct vex_buffer *sizes = &coordinator->payload_sizes;
+    sizes->bytes = 0;
+    bool is_update = write->head.kind == VEX_WRITE_UPDATE;
+    if (!vex_buffer_reserve(sizes, write->head.count * sizeof(uint32_t)) ||
+        (is_update && !seen_reset(&coordinator->seen, write->head.count))) {
+        return false;
+    }
+    for (uint32_t i = 0; i < write->head.count; i++) {
+        uint32_t bytes = vex_write_payload_bytes(write, i);
+        bytes = bytes == VEX_NO_PAYLOAD ? 0 : bytes;
+        if (is_update) {
+            uint64_t id = vex_write_id(write, i);
+            bool first;
+            uint32_t *latest = seen_slot(&coordinator->seen, id, &first);
+            if (keeps_payload(write, i)) {
+                bytes = first ? stored_payload_bytes(collection, id) : *latest;
+            }
+            *latest = bytes;
+        }
+        (void)vex_buffer_append(sizes, &bytes, sizeof(bytes));
+    }
+    return true;
 }
 
 static enum vex_status reserve_rows(struct vex_coordinator *coordinator,
@@ -190,9 +228,12 @@ static enum vex_status reserve_rows(struct vex_coordinator *coordinator,
     if (write->head.kind == VEX_WRITE_DELETE) {
         return VEX_OK;
     }
-    struct payload_sizes sizes = {collection, write};
-    return vex_registry_reserve(coordinator->registry, collection, write->head.count, payload_size,
-                                &sizes, error);
+    if (!size_payloads(coordinator, collection, write)) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    return vex_registry_reserve(coordinator->registry, collection, write->head.count,
+                                (const uint32_t *)(const void *)coordinator->payload_sizes.data,
+                                error);
 }
 
 /* False if the write does not suit the state: cannot happen after check_write, can in a damaged
@@ -516,7 +557,8 @@ void vex_coordinator_close(struct vex_coordinator *coordinator)
     vex_publisher_close(coordinator->publisher);
     vex_io_close(coordinator->io);
     vex_log_buffers_deinit(coordinator->buffers);
-    free(coordinator->seen.slots);
+    seen_deinit(&coordinator->seen);
+    vex_buffer_deinit(&coordinator->payload_sizes);
     free(coordinator);
 }
 

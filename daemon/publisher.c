@@ -81,6 +81,12 @@ static void free_home(struct vex_publisher *publisher, struct vex_home *home)
     free(home);
 }
 
+void vex_publisher_discard_home(struct vex_publisher *publisher, struct vex_home **home)
+{
+    free_home(publisher, *home);
+    *home = NULL;
+}
+
 void vex_publisher_close(struct vex_publisher *publisher)
 {
     if (!publisher) {
@@ -195,7 +201,7 @@ enum vex_status vex_publisher_take_block(struct vex_publisher *publisher, uint32
     return status;
 }
 
-void vex_publisher_return_block(struct vex_publisher *publisher, uint32_t block)
+static void return_block(struct vex_publisher *publisher, uint32_t block)
 {
     bool noted = vex_buffer_append(&publisher->free_blocks, &block, sizeof(block));
     VEX_ASSERT(noted); /* vex_publisher_take_block reserved the room */
@@ -257,7 +263,7 @@ void vex_publisher_reclaim(struct vex_publisher *publisher, uint64_t oldest_pinn
             free_home(publisher, item.home);
             break;
         case RETIRED_BLOCK:
-            vex_publisher_return_block(publisher, item.number);
+            return_block(publisher, item.number);
             break;
         case RETIRED_SLOT:
             reusable(context, item.number);

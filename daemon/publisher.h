@@ -45,11 +45,11 @@ void *vex_publisher_region(struct vex_publisher *publisher);
 enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
                                         struct vex_segment_shape *shape, struct vex_home **out_home,
                                         struct vex_error *error);
+/* Frees a segment that no view has named. Takes *home. */
+void vex_publisher_discard_home(struct vex_publisher *publisher, struct vex_home **home);
 /* Takes a list block whose memory is allocated. Errors: NO_SPACE. */
 enum vex_status vex_publisher_take_block(struct vex_publisher *publisher, uint32_t *out_block,
                                          struct vex_error *error);
-/* Gives a block back that no view has named. */
-void vex_publisher_return_block(struct vex_publisher *publisher, uint32_t block);
 uint64_t vex_publisher_new_list_id(struct vex_publisher *publisher);
 
 /*

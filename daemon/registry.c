@@ -6,9 +6,10 @@
 #include "base/error.h"
 #include "base/panic.h"
 
-#define SEGMENT_VECTORS_BYTES_MIN (256u << 10)
-#define SEGMENT_VECTORS_BYTES_MAX (1024u << 20)
+#define SEGMENT_BYTES_MIN (256u << 10)
+#define SEGMENT_BYTES_MAX (1024u << 20)
 #define SEGMENT_ROWS_MIN 64u
+#define ROW_OVERHEAD_BYTES 48u /* id, norm, link, payload reference, hash, death */
 
 struct capture {
     struct vex_live_collection *collection;
@@ -209,25 +210,29 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
     return payload;
 }
 
+static uint64_t grown_bytes(uint64_t held_bytes)
+{
+    uint64_t bytes = held_bytes / 4;
+    bytes = bytes < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : bytes;
+    return bytes > SEGMENT_BYTES_MAX ? SEGMENT_BYTES_MAX : bytes;
+}
+
 /* A quarter of what the collection holds, so that the number of segments grows with the logarithm
  * of the data, while the unused end of the last one stays small. */
 static uint32_t next_capacity(const struct vex_live_collection *collection, uint32_t rows_needed)
 {
-    uint64_t row_bytes = (uint64_t)collection->facts.dim * sizeof(float);
+    uint64_t row_bytes = (uint64_t)collection->facts.dim * sizeof(float) + ROW_OVERHEAD_BYTES;
     uint64_t rows = 0;
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         rows += collection->homes[i]->writer.rows;
     }
-    uint64_t bytes = rows * row_bytes / 4;
-    bytes = bytes < SEGMENT_VECTORS_BYTES_MIN ? SEGMENT_VECTORS_BYTES_MIN : bytes;
-    bytes = bytes > SEGMENT_VECTORS_BYTES_MAX ? SEGMENT_VECTORS_BYTES_MAX : bytes;
-    uint64_t capacity = bytes / row_bytes;
+    uint64_t capacity = grown_bytes(rows * row_bytes) / row_bytes;
     capacity = capacity < SEGMENT_ROWS_MIN ? SEGMENT_ROWS_MIN : capacity;
     return capacity < rows_needed ? rows_needed : (uint32_t)capacity;
 }
 
 /* As many payload bytes per row as this write brings or the collection had so far, whichever is
- * more. */
+ * more, but no more than a quarter of all payloads so far: one large payload is not the rule. */
 static uint64_t payload_capacity(const struct vex_live_collection *collection,
                                  uint32_t capacity_rows, uint32_t rows, uint64_t bytes)
 {
@@ -245,6 +250,8 @@ static uint64_t payload_capacity(const struct vex_live_collection *collection,
         per_row = seen_bytes / seen_rows + 1;
     }
     uint64_t capacity = per_row * capacity_rows;
+    uint64_t most = grown_bytes(seen_bytes);
+    capacity = capacity > most ? most : capacity;
     return capacity < bytes ? bytes : capacity;
 }
 
@@ -256,14 +263,6 @@ static enum vex_status add_home(struct vex_registry *registry,
         return vex_error_set(error, VEX_ERR_NO_SPACE, "collection %s has all its %u segments",
                              collection->facts.name, VEX_LIST_SEGMENTS_MAX);
     }
-    uint32_t block = 0;
-    enum vex_status status = VEX_OK;
-    if (!collection->list_changed) {
-        status = vex_publisher_take_block(registry->publisher, &block, error);
-    }
-    if (status != VEX_OK) {
-        return status;
-    }
     uint32_t capacity = next_capacity(collection, rows);
     struct vex_segment_shape shape = {
         .collection_id = collection->facts.id,
@@ -273,23 +272,23 @@ static enum vex_status add_home(struct vex_registry *registry,
         .payload_capacity_bytes = payload_capacity(collection, capacity, rows, payload_bytes),
     };
     struct vex_home *home = NULL;
-    status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
+    enum vex_status status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
     if (status == VEX_ERR_NO_SPACE && capacity > rows) {
         /* The generous size does not fit any more; what this write needs may. */
         shape.capacity_rows = rows;
         shape.payload_capacity_bytes = payload_bytes;
         status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
     }
-    if (status != VEX_OK) {
-        if (!collection->list_changed) {
-            vex_publisher_return_block(registry->publisher, block);
+    if (status == VEX_OK && !collection->list_changed) {
+        status = vex_publisher_take_block(registry->publisher, &collection->spare_block, error);
+        if (status != VEX_OK) {
+            vex_publisher_discard_home(registry->publisher, &home);
         }
+    }
+    if (status != VEX_OK) {
         return status;
     }
-    if (!collection->list_changed) {
-        collection->list_changed = true;
-        collection->spare_block = block;
-    }
+    collection->list_changed = true;
     collection->homes[collection->homes_count++] = home;
     collection->shm_bytes += home->region.bytes;
     return VEX_OK;
@@ -297,28 +296,24 @@ static enum vex_status add_home(struct vex_registry *registry,
 
 enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      struct vex_live_collection *collection, uint32_t rows,
-                                     size_t (*payload_bytes)(const void *context, uint32_t row),
-                                     const void *context, struct vex_error *error)
+                                     const uint32_t *payload_bytes, struct vex_error *error)
 {
-    /* The same walk that vex_registry_put will do: fill the last segment until a row does not
-     * fit. */
+    /* The same walk that vex_registry_put will do: fill the last segment until a row does not fit. */
     uint32_t fits = 0;
+    uint64_t bytes = 0;
     if (collection->homes_count) {
         const struct vex_segment_writer *tail =
             &collection->homes[collection->homes_count - 1]->writer;
-        uint64_t bytes = 0;
-        while (fits < rows &&
-               vex_segment_has_room(tail, fits + 1, bytes + payload_bytes(context, fits))) {
-            bytes += payload_bytes(context, fits);
-            fits++;
+        while (fits < rows && vex_segment_has_room(tail, fits + 1, bytes + payload_bytes[fits])) {
+            bytes += payload_bytes[fits++];
         }
     }
     if (fits == rows) {
         return VEX_OK;
     }
-    uint64_t bytes = 0;
+    bytes = 0;
     for (uint32_t row = fits; row < rows; row++) {
-        bytes += payload_bytes(context, row);
+        bytes += payload_bytes[row];
     }
     return add_home(registry, collection, rows - fits, bytes, error);
 }

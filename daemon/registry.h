@@ -76,13 +76,13 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
                                  struct vex_location location, size_t *out_bytes);
 
 /*
- * Makes sure that `rows` rows, the i-th with payload_bytes(context, i) bytes of payload, can be put
- * one after the other. At most one segment is added. Errors: NO_SPACE, NOMEM; nothing changed then.
+ * Makes sure that `rows` rows, the i-th with payload_bytes[i] bytes of payload, can be put one after
+ * the other; exactly these must follow. At most one segment is added. Errors: NO_SPACE, NOMEM; nothing
+ * changed then.
  */
 enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      struct vex_live_collection *collection, uint32_t rows,
-                                     size_t (*payload_bytes)(const void *context, uint32_t row),
-                                     const void *context, struct vex_error *error);
+                                     const uint32_t *payload_bytes, struct vex_error *error);
 /* Appends a row for `id`, ending the one that held it (*old, NULL = none), at `lsn`. */
 void vex_registry_put(struct vex_registry *registry, struct vex_live_collection *collection,
                       uint64_t id, const float *vector, const void *payload, size_t payload_bytes,

@@ -12,8 +12,9 @@
  *   dot     computed >= exact - g |q||x| - c,      so drop only if computed < s - g |q||x| - c
  *   cosine  as dot, with s = (1 - tau) |q||x|
  *
- * where tau (s) is the k-th best distance (dot product) so far. A score that is not finite, or of a
- * row whose length is not, says nothing and is never dropped.
+ * where tau (s) is the k-th best distance (dot product) so far. A score that is not finite says
+ * nothing and is never dropped; neither is a row whose length is not a normal float, because its
+ * relative error is larger than u.
  *
  * Why not rank in single precision: on real data (784 pixels, squared distances near 5e7) its
  * rounding exceeds the gap between neighbours, and answers would differ between processors.
@@ -79,7 +80,8 @@ static bool cannot_win_l2(const struct filter *filter, float score)
 static bool cannot_win_dot(const struct filter *filter, float score, float norm)
 {
     float limit = filter->base + filter->factor * norm - filter->floor;
-    return score < limit && limit <= FLT_MAX && score >= -FLT_MAX && norm <= FLT_MAX;
+    return score < limit && limit <= FLT_MAX && score >= -FLT_MAX && norm >= FLT_MIN &&
+           norm <= FLT_MAX;
 }
 
 static double exact_key(const struct scan *scan, const float *query, double query_norm,

@@ -106,6 +106,9 @@ static int ring_reap(struct vex_io *io, bool wait, int64_t *out_result)
     *out_result = cqe->res;
     io_uring_cqe_seen(&self->ring, cqe);
     self->pending = false;
+    /* Entering the kernel posted the completion and signalled once more; nothing else is in flight, and a
+     * descriptor left readable would spin the caller's loop. */
+    (void)eventfd_read(self->event_fd, &ignored);
     return 1;
 }
 

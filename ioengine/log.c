@@ -98,6 +98,11 @@ static uint64_t offset_after_flight(const struct vex_log *log)
     return log->file_offset + (log->in_flight ? log->flight_bytes : 0);
 }
 
+static bool open_batch_needs_new_file(const struct vex_log *log)
+{
+    return offset_after_flight(log) + batch_bytes(log->open_bytes) > log->file_bytes;
+}
+
 enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_error *error)
 {
     if (log->failure) {
@@ -106,7 +111,7 @@ enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_
     }
     size_t records_bytes = log->open_bytes + sizeof(struct vex_record_header) + body_bytes;
     uint64_t bytes = batch_bytes(records_bytes);
-    if (bytes > VEX_LOG_BUFFER_BYTES) {
+    if (body_bytes > VEX_LOG_BUFFER_BYTES || bytes > VEX_LOG_BUFFER_BYTES) {
         return log->open_records
                    ? VEX_ERR_BUSY
                    : vex_error_set(error, VEX_ERR_LIMIT,
@@ -114,6 +119,11 @@ enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_
     }
     if (offset_after_flight(log) + bytes <= log->file_bytes) {
         return VEX_OK;
+    }
+    if (log->open_records && open_batch_needs_new_file(log) &&
+        !log_has_prepared(log, VEX_BLOCK_BYTES + bytes)) {
+        /* What is staged relies on the file that is prepared: it is not given up for a larger one. */
+        return VEX_ERR_BUSY;
     }
     int failure = log_await_prepared(log, VEX_BLOCK_BYTES + bytes);
     if (failure < 0) {

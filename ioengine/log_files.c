@@ -6,6 +6,7 @@
  * removes, or a numbered file without batches, which is a valid, empty end of the log.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +91,13 @@ int log_preparer_start(struct vex_log *log)
     preparer->file.fd = -1;
     (void)pthread_mutex_init(&preparer->mutex, NULL);
     (void)pthread_cond_init(&preparer->changed, NULL);
+    /* Signals are for the thread that serves: here they would end the process. */
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int result = pthread_create(&preparer->thread, NULL, preparer_main, log);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     preparer->started = result == 0;
     return -result;
 }
@@ -143,6 +150,15 @@ void log_prepare(struct vex_log *log, uint64_t bytes)
         start_locked(log, bytes);
     }
     (void)pthread_mutex_unlock(&preparer->mutex);
+}
+
+bool log_has_prepared(struct vex_log *log, uint64_t bytes)
+{
+    struct log_preparer *preparer = &log->preparer;
+    (void)pthread_mutex_lock(&preparer->mutex);
+    bool ready = preparer->state == PREPARATION_READY && preparer->bytes >= bytes;
+    (void)pthread_mutex_unlock(&preparer->mutex);
+    return ready;
 }
 
 int log_await_prepared(struct vex_log *log, uint64_t bytes)

@@ -136,6 +136,7 @@ static enum vex_status erase_tail(struct recovery *recovery, struct vex_file *fi
         return failed(recovery, -result, "erase the torn tail of");
     }
     recovery->found->torn_tails++;
+    recovery->found->clean = false;
     return VEX_OK;
 }
 

@@ -120,6 +120,20 @@ static void note_log_file(void *context, const char *name)
     }
 }
 
+/* A directory without MANIFEST is a new instance only if it holds no log. */
+static enum vex_status check_fresh(struct vex_io *io, struct vex_error *error)
+{
+    bool log_files = false;
+    int result = io->ops->list(io, VEX_LOG_DIRECTORY, note_log_file, &log_files);
+    if (result < 0 && result != -ENOENT) {
+        return vex_error_os(error, vex_status_from_errno(-result), -result,
+                            "look for log files beside a missing " VEX_MANIFEST_PATH);
+    }
+    return log_files ? vex_error_set(error, VEX_ERR_CORRUPT,
+                                     VEX_MANIFEST_PATH " is missing, but there are log files")
+                     : VEX_OK;
+}
+
 static enum vex_status read_existing(struct vex_io *io, struct vex_manifest *out, uint8_t *pages,
                                      struct vex_file *file, struct vex_error *error)
 {
@@ -147,11 +161,8 @@ enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
         status =
             vex_error_os(error, vex_status_from_errno(-result), -result, "open " VEX_MANIFEST_PATH);
     } else {
-        bool log_files = false;
-        (void)io->ops->list(io, VEX_LOG_DIRECTORY, note_log_file, &log_files);
-        status = log_files ? vex_error_set(error, VEX_ERR_CORRUPT,
-                                           VEX_MANIFEST_PATH " is missing, but there are log files")
-                           : create(io, out, pages, error);
+        status = check_fresh(io, error);
+        status = status == VEX_OK ? create(io, out, pages, error) : status;
     }
     free(pages);
     return status;

@@ -97,6 +97,9 @@ enum vex_status vex_write_decode(struct vex_write *out, const uint8_t *bytes, si
     struct vex_write write = {0};
     const uint8_t *at = bytes;
     size_t left = bytes_count;
+    if (bytes_count % 8 != 0) {
+        return malformed(error, "body is not a multiple of 8 bytes");
+    }
     const uint8_t *head = take(&at, &left, 1, sizeof(write.head));
     if (!head) {
         return malformed(error, "body is shorter than its head");
@@ -114,6 +117,9 @@ enum vex_status vex_write_decode(struct vex_write *out, const uint8_t *bytes, si
     }
     if (write.head.flags & VEX_WRITE_AUTO_IDS) {
         write.first_id = vex_load_u64(ids);
+        if (write.first_id > VEX_ID_MAX || count - 1 > VEX_ID_MAX - write.first_id) {
+            return vex_error_set(error, VEX_ERR_LIMIT, "write: ids run past the largest one");
+        }
     } else {
         write.ids = ids;
     }

@@ -9,8 +9,9 @@
 
 #define VEX_CHILD_SKIPPED 77
 
-/* Runs body(context) in a child and returns its exit code, or minus the signal that ended it. The child
- * ends by _exit with what `body` returns: no destructor and no leak check runs. */
+/* Runs body(context) in a child and returns its exit code, or minus the signal that ended it (SIGABRT for
+ * a failed assertion). The child ends by _exit with what `body` returns: no destructor and no leak check
+ * runs. */
 int vex_child_run(int (*body)(void *context), void *context);
 
 #endif

@@ -135,16 +135,15 @@ int vex_fixture_await(pid_t child, uint32_t timeout_ms)
 
 /* ---- the guardian ---------------------------------------------------------------------------- */
 
-static bool is_vexd(long pid)
+/* A daemon works in its instance's directory. The number alone may be another process's by now. */
+static bool serves(long pid, const char *lock_path)
 {
     char link[64];
-    char path[VEX_FIXTURE_PATH_MAX] = {0};
-    (void)snprintf(link, sizeof(link), "/proc/%ld/exe", pid);
-    if (readlink(link, path, sizeof(path) - 1) < 0) {
-        return false;
-    }
-    const char *slash = strrchr(path, '/');
-    return slash && strncmp(slash + 1, "vexd", 4) == 0;
+    char here[VEX_FIXTURE_PATH_MAX] = {0};
+    (void)snprintf(link, sizeof(link), "/proc/%ld/cwd", pid);
+    ssize_t length = readlink(link, here, sizeof(here) - 1);
+    return length > 0 && strncmp(here, lock_path, (size_t)length) == 0 &&
+           strcmp(lock_path + length, "/LOCK") == 0;
 }
 
 static void kill_holder(const char *lock_path)
@@ -155,7 +154,7 @@ static void kill_holder(const char *lock_path)
     if (file) {
         (void)fclose(file);
     }
-    for (int i = 0; known && i < 5000 && is_vexd(pid); i++) {
+    for (int i = 0; known && i < 5000 && serves(pid, lock_path); i++) {
         (void)kill((pid_t)pid, SIGKILL);
         vex_fixture_pause_ms(1);
     }
@@ -207,6 +206,15 @@ static int clean_instance(const char *path, const struct stat *info, int type, s
     return 0;
 }
 
+static int remove_item(const char *path, const struct stat *info, int type, struct FTW *walk)
+{
+    (void)info;
+    (void)type;
+    (void)walk;
+    (void)remove(path);
+    return 0;
+}
+
 static _Noreturn void guard(struct vex_fixture *fixture, int pipe_fd)
 {
     (void)prctl(PR_SET_NAME, "test-guardian");
@@ -221,10 +229,13 @@ static _Noreturn void guard(struct vex_fixture *fixture, int pipe_fd)
     do {
         got = read(3, &byte, 1);
     } while (got < 0 && errno == EINTR);
-    (void)nftw(fixture->root.path, clean_instance, 16, FTW_PHYS);
-    fixture->root.fd = 3; /* the directory's own is closed; it closes one */
-    vex_temp_dir_remove(&fixture->root);
-    _exit(0);
+    /* More than once, because a daemon may be starting in there just now. */
+    for (int i = 0; i < 100 && access(fixture->root.path, F_OK) == 0; i++) {
+        vex_fixture_pause_ms(i ? 50 : 0);
+        (void)nftw(fixture->root.path, clean_instance, 16, FTW_PHYS);
+        (void)nftw(fixture->root.path, remove_item, 16, FTW_DEPTH | FTW_PHYS);
+    }
+    _exit(access(fixture->root.path, F_OK) == 0);
 }
 
 void vex_fixture_init(struct vex_fixture *fixture)
@@ -232,6 +243,12 @@ void vex_fixture_init(struct vex_fixture *fixture)
     *fixture = (struct vex_fixture){.guard_fd = -1};
     (void)vex_fixture_vexd();
     vex_temp_dir_make(&fixture->root);
+    char *real = realpath(fixture->root.path, NULL);
+    if (!real || strlen(real) >= sizeof(fixture->root.path)) {
+        vex_fixture_die("%s: %s", fixture->root.path, real ? "too long" : strerror(errno));
+    }
+    (void)snprintf(fixture->root.path, sizeof(fixture->root.path), "%s", real);
+    free(real);
     (void)snprintf(fixture->directory, sizeof(fixture->directory), "%s/db", fixture->root.path);
     (void)snprintf(fixture->diagnostics, sizeof(fixture->diagnostics), "%s/vexd.err",
                    fixture->root.path);
@@ -451,7 +468,10 @@ int vex_fixture_deinit(struct vex_fixture *fixture)
     (void)!write(fixture->guard_fd, "", 1);
     (void)close(fixture->guard_fd);
     (void)close(fixture->root.fd);
-    (void)vex_fixture_await(fixture->guardian, STOP_TIMEOUT_MS);
+    if (vex_fixture_await(fixture->guardian, STOP_TIMEOUT_MS) != 0) {
+        fprintf(stderr, "%s could not be removed\n", fixture->root.path);
+        result = 1;
+    }
     return result;
 }
 

@@ -186,6 +186,13 @@ static int fault_reap(struct vex_io *io, bool wait, int64_t *out_result)
     }
     struct vex_io_decision decision = ask(io, VEX_IO_REAP, 1);
     if (decision.error) {
+        /* The result is lost; the disk itself is idle again. */
+        int64_t lost;
+        if (self->inner_pending) {
+            (void)self->inner->ops->reap(self->inner, true, &lost);
+        }
+        self->inner_pending = false;
+        self->pending = false;
         return -decision.error;
     }
     if (self->inner_pending) {

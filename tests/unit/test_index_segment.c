@@ -203,6 +203,7 @@ static void run_history(uint64_t history_seed, uint32_t dim)
             check_view(oracle, &reader, ids, oracle->views[view].rows, oracle->views[view].lsn);
         }
     }
+    assert_true(oracle->views_count > 300);
     check_view(oracle, &reader, ids, 0, 0);
     for (uint32_t view = 0; view < oracle->views_count; view++) {
         check_view(oracle, &reader, ids, oracle->views[view].rows, oracle->views[view].lsn);
