@@ -27,6 +27,7 @@ struct vex_coordinator {
     struct vex_io *io;
     struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
     struct vex_manifest manifest;
+    uint8_t key[VEX_UUID_BYTES]; /* of the shared memory's names */
     struct vex_publisher *publisher;
     struct vex_registry *registry;
     struct vex_log *log;
@@ -95,22 +96,35 @@ static bool is_zero(const float *vector, uint32_t dim)
     return true;
 }
 
+/* "item 3 (id 77)", or "item 3" if the ids are made here. */
+static const char *item_text(const struct vex_write *write, uint32_t item, char text[64])
+{
+    if (write->ids) {
+        (void)snprintf(text, 64, "item %u (id %llu)", item,
+                       (unsigned long long)vex_write_id(write, item));
+    } else {
+        (void)snprintf(text, 64, "item %u", item);
+    }
+    return text;
+}
+
 static enum vex_status check_values(const struct vex_live_collection *collection,
                                     const struct vex_write *write, struct vex_error *error)
 {
     const struct vex_kernels *kernels = vex_kernels_get();
+    char text[64];
     uint32_t dim = write->head.dim;
     for (uint32_t i = 0; i < write->head.count; i++) {
         const float *vector = write->vectors + (size_t)i * dim;
         if (!kernels->all_finite(vector, dim)) {
-            return vex_error_set(error, VEX_ERR_NOT_FINITE,
-                                 "item %u: the vector holds NaN or infinity", i);
+            return vex_error_set(error, VEX_ERR_NOT_FINITE, "%s: the vector holds NaN or infinity",
+                                 item_text(write, i, text));
         }
         if (collection->facts.metric == VEX_METRIC_COSINE && is_zero(vector, dim)) {
             return vex_error_set(error, VEX_ERR_ZERO_VECTOR,
-                                 "item %u: a zero vector has no direction, collection %s measures "
-                                 "by cosine",
-                                 i, collection->facts.name);
+                                 "%s: a zero vector has no direction, collection %s measures by "
+                                 "cosine",
+                                 item_text(write, i, text), collection->facts.name);
         }
     }
     return VEX_OK;
@@ -499,7 +513,9 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
     }
     status = vex_manifest_open(coordinator->io, &coordinator->manifest, error);
     if (status == VEX_OK) {
-        status = vex_publisher_open(coordinator->manifest.uuid, &coordinator->publisher, error);
+        int failure = vex_region_key(coordinator->key, coordinator->manifest.uuid, ".");
+        status = failure ? vex_error_os(error, VEX_ERR_IO, failure, "look at the directory")
+                         : vex_publisher_open(coordinator->key, &coordinator->publisher, error);
     }
     if (status == VEX_OK) {
         status = vex_registry_open(coordinator->publisher, &coordinator->registry, error);
@@ -533,6 +549,7 @@ enum vex_status vex_coordinator_open(int directory_fd,
     }
     vex_registry_capture(coordinator->registry);
     vex_registry_apply(coordinator->registry, coordinator->recovery.last_lsn);
+    vex_coordinator_beat(coordinator);
     vex_control_ready(vex_publisher_region(coordinator->publisher));
     *out_coordinator = coordinator;
     return VEX_OK;
@@ -565,6 +582,16 @@ void vex_coordinator_close(struct vex_coordinator *coordinator)
 const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator)
 {
     return coordinator->manifest.uuid;
+}
+
+const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator)
+{
+    return coordinator->key;
+}
+
+void vex_coordinator_beat(struct vex_coordinator *coordinator)
+{
+    vex_control_beat(vex_publisher_region(coordinator->publisher));
 }
 
 int vex_coordinator_event_fd(const struct vex_coordinator *coordinator)

@@ -30,7 +30,7 @@ struct vex_coordinator_options {
     uint64_t log_file_bytes_max;
 };
 
-/* Opens or makes the instance in the working directory `directory_fd`, replays its log and
+/* Opens or makes the instance in `directory_fd`, which is the working directory, replays its log and
  * publishes the first generation. The control region is ready for clients afterwards. */
 enum vex_status vex_coordinator_open(int directory_fd,
                                      const struct vex_coordinator_options *options,
@@ -40,6 +40,10 @@ enum vex_status vex_coordinator_open(int directory_fd,
 void vex_coordinator_close(struct vex_coordinator *coordinator);
 
 const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator);
+/* Names the shared memory: vex_region_key. */
+const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator);
+/* Tells readers that the daemon is alive. */
+void vex_coordinator_beat(struct vex_coordinator *coordinator);
 /* Readable when vex_coordinator_poll may have something to do. */
 int vex_coordinator_event_fd(const struct vex_coordinator *coordinator);
 

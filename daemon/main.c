@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,6 +250,8 @@ int main(int count, char **words)
         return usage;
     }
     raise_descriptor_limit();
+    /* Whoever waits for the ready line may have gone. */
+    (void)signal(SIGPIPE, SIG_IGN);
     struct instance instance = {.lock = -1};
     struct vex_error error = {0};
     enum vex_status status = start(&options, &instance, &error);

@@ -20,7 +20,7 @@ struct retired {
 };
 
 struct vex_publisher {
-    uint8_t uuid[VEX_UUID_BYTES];
+    uint8_t key[VEX_UUID_BYTES];
     struct vex_region control;
     uint64_t next_segment_id;
     uint64_t next_list_id;
@@ -31,19 +31,19 @@ struct vex_publisher {
     uint64_t shm_bytes;
 };
 
-static void mark_old_region_gone(const char *name, const uint8_t *uuid)
+static void mark_old_region_gone(const char *name, const uint8_t *key)
 {
     struct vex_region old;
     if (vex_region_open(&old, name, true, NULL) != VEX_OK) {
         return;
     }
-    if (vex_control_check(old.memory, old.bytes, uuid, NULL) == VEX_OK) {
+    if (vex_control_check(old.memory, old.bytes, key, NULL) == VEX_OK) {
         vex_control_set_state(old.memory, VEX_DAEMON_GONE);
     }
     vex_region_close(&old);
 }
 
-enum vex_status vex_publisher_open(const uint8_t *uuid, struct vex_publisher **out_publisher,
+enum vex_status vex_publisher_open(const uint8_t *key, struct vex_publisher **out_publisher,
                                    struct vex_error *error)
 {
     *out_publisher = NULL;
@@ -51,13 +51,13 @@ enum vex_status vex_publisher_open(const uint8_t *uuid, struct vex_publisher **o
     if (!publisher) {
         return vex_error_set(error, VEX_ERR_NOMEM, "publisher: out of memory");
     }
-    memcpy(publisher->uuid, uuid, sizeof(publisher->uuid));
+    memcpy(publisher->key, key, sizeof(publisher->key));
     publisher->next_segment_id = 1;
     publisher->next_list_id = 1;
     char name[VEX_REGION_NAME_MAX];
-    vex_region_control_name(name, uuid);
-    mark_old_region_gone(name, uuid);
-    vex_region_unlink_all(uuid);
+    vex_region_control_name(name, key);
+    mark_old_region_gone(name, key);
+    vex_region_unlink_all(key);
     enum vex_status status = vex_region_create(&publisher->control, name, VEX_CONTROL_REGION_BYTES,
                                                VEX_LISTS_OFFSET, error);
     if (status != VEX_OK) {
@@ -65,7 +65,7 @@ enum vex_status vex_publisher_open(const uint8_t *uuid, struct vex_publisher **o
         return status;
     }
     publisher->shm_bytes = VEX_LISTS_OFFSET;
-    vex_control_init(publisher->control.memory, uuid, (uint32_t)getpid());
+    vex_control_init(publisher->control.memory, key, (uint32_t)getpid());
     *out_publisher = publisher;
     return VEX_OK;
 }
@@ -118,7 +118,7 @@ void *vex_publisher_region(struct vex_publisher *publisher)
  * so that retiring never fails. */
 static bool reserve_retirement(struct vex_publisher *publisher)
 {
-    size_t needed = (publisher->retirable + VEX_COLLECTIONS_MAX + 1) * sizeof(struct retired);
+    size_t needed = (publisher->retirable + VEX_PLACES_MAX + 1) * sizeof(struct retired);
     return needed <= publisher->retired.bytes ||
            vex_buffer_reserve(&publisher->retired, needed - publisher->retired.bytes);
 }
@@ -141,7 +141,7 @@ enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
         return vex_error_set(error, VEX_ERR_NOMEM, "new segment: out of memory");
     }
     char name[VEX_REGION_NAME_MAX];
-    vex_region_segment_name(name, publisher->uuid, shape->segment_id);
+    vex_region_segment_name(name, publisher->key, shape->segment_id);
     enum vex_status status = vex_region_create(&home->region, name, bytes, 0, error);
     if (status == VEX_OK) {
         /* Readers run on every node: spread the pages before they exist. One node: nothing to

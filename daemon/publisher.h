@@ -32,7 +32,7 @@ struct vex_home {
 /* Makes a fresh control region for the instance; one that a dead daemon left is marked gone, so
  * that its readers attach again, and unlinked with all its segments. Errors: NO_SPACE, PERMISSION,
  * NOMEM, IO. */
-enum vex_status vex_publisher_open(const uint8_t *uuid, struct vex_publisher **out_publisher,
+enum vex_status vex_publisher_open(const uint8_t *key, struct vex_publisher **out_publisher,
                                    struct vex_error *error);
 /* Marks the instance gone, unlinks everything and frees it. Homes must have been retired before.
  * NULL is allowed. */

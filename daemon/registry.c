@@ -20,13 +20,13 @@ struct capture {
 struct vex_registry {
     struct vex_publisher *publisher;
     /* By slot; dropped collections stay until their drop is published. */
-    struct vex_live_collection *slots[VEX_COLLECTIONS_MAX];
-    bool slot_busy[VEX_COLLECTIONS_MAX];
+    struct vex_live_collection *slots[VEX_PLACES_MAX];
+    bool slot_busy[VEX_PLACES_MAX];
     uint32_t count;
     uint32_t next_id;
-    struct vex_live_collection *dirty[VEX_COLLECTIONS_MAX];
+    struct vex_live_collection *dirty[VEX_PLACES_MAX];
     uint32_t dirty_count;
-    struct capture captures[VEX_COLLECTIONS_MAX];
+    struct capture captures[VEX_PLACES_MAX];
     uint32_t captures_count;
 };
 
@@ -55,7 +55,7 @@ void vex_registry_close(struct vex_registry *registry)
     if (!registry) {
         return;
     }
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         if (registry->slots[slot]) {
             retire_homes(registry, registry->slots[slot]);
             free(registry->slots[slot]);
@@ -68,7 +68,7 @@ void vex_registry_close(struct vex_registry *registry)
 
 struct vex_live_collection *vex_registry_by_id(struct vex_registry *registry, uint32_t id)
 {
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         struct vex_live_collection *collection = registry->slots[slot];
         if (collection && !collection->dropped && collection->facts.id == id) {
             return collection;
@@ -79,7 +79,7 @@ struct vex_live_collection *vex_registry_by_id(struct vex_registry *registry, ui
 
 struct vex_live_collection *vex_registry_by_name(struct vex_registry *registry, const char *name)
 {
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         struct vex_live_collection *collection = registry->slots[slot];
         if (collection && !collection->dropped && strcmp(collection->facts.name, name) == 0) {
             return collection;
@@ -103,7 +103,7 @@ void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live
 {
     *out_live = 0;
     *out_dead = 0;
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         const struct vex_live_collection *collection = registry->slots[slot];
         if (collection && !collection->dropped) {
             *out_live += collection->live_rows;
@@ -122,7 +122,7 @@ static void mark_dirty(struct vex_registry *registry, struct vex_live_collection
 
 static bool find_free_slot(const struct vex_registry *registry, uint32_t *out_slot)
 {
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         if (!registry->slot_busy[slot]) {
             *out_slot = slot;
             return true;
@@ -134,9 +134,14 @@ static bool find_free_slot(const struct vex_registry *registry, uint32_t *out_sl
 enum vex_status vex_registry_can_create(struct vex_registry *registry, struct vex_error *error)
 {
     uint32_t slot;
-    if (!find_free_slot(registry, &slot)) {
+    if (registry->count == VEX_COLLECTIONS_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "an instance holds at most %u collections",
                              VEX_COLLECTIONS_MAX);
+    }
+    if (!find_free_slot(registry, &slot)) {
+        return vex_error_set(error, VEX_ERR_NO_SPACE,
+                             "the places of dropped collections are still seen by a reader: close "
+                             "old snapshots");
     }
     if (registry->next_id == UINT32_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "collection numbers are used up");

@@ -24,7 +24,7 @@
 #define HELLO_TIMEOUT_MS 5000u
 #define SETTLE_MS 100u /* after the last acknowledgement: then a watermark proves it */
 #define RECLAIM_MS 20u /* while something retired waits for readers */
-#define HOUSEKEEPING_MS 1000u
+#define HOUSEKEEPING_MS 500u
 #define INPUT_KEPT_BYTES (1u << 20) /* a larger buffer is freed once its batch is through */
 #define DRAIN_MS 2000u              /* at shutdown, for clients to take their last replies */
 
@@ -194,8 +194,9 @@ static void hello(struct vex_server *server, struct vex_session *session,
         .embedded = server->options.embedded,
     };
     memcpy(welcome.uuid, vex_coordinator_uuid(server->coordinator), sizeof(welcome.uuid));
-    if (vex_session_send_page(session, head->op, head->request, &welcome, sizeof(welcome),
-                              &error) != VEX_OK) {
+    memcpy(welcome.key, vex_coordinator_key(server->coordinator), sizeof(welcome.key));
+    if (vex_session_reply_page(session, head->op, head->request, &welcome, sizeof(welcome),
+                               &error) != VEX_OK) {
         refuse_and_close(server, session, head, &error);
         return;
     }
@@ -206,7 +207,7 @@ static void slot_page(struct vex_server *server, struct vex_session *session,
                       const struct vex_frame_head *head)
 {
     struct vex_error error;
-    if (vex_session_send_page(session, head->op, head->request, NULL, 0, &error) != VEX_OK) {
+    if (vex_session_reply_page(session, head->op, head->request, NULL, 0, &error) != VEX_OK) {
         refuse(server, session, head, &error);
     }
 }
@@ -506,6 +507,7 @@ static int next_timeout_ms(struct vex_server *server)
 static void housekeeping(struct vex_server *server)
 {
     uint64_t now_ms = vex_clock_ms();
+    vex_coordinator_beat(server->coordinator);
     if (!vex_coordinator_idle(server->coordinator)) {
         server->quiet_since_ms = now_ms;
     } else if (now_ms - server->quiet_since_ms >= SETTLE_MS) {

@@ -24,6 +24,16 @@ struct vex_session *vex_session_new(int fd)
     return session;
 }
 
+static void drop_riders(struct vex_session *session, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        (void)close(session->riders[i].fd);
+    }
+    session->riders_count -= count;
+    memmove(session->riders, session->riders + count,
+            session->riders_count * sizeof(session->riders[0]));
+}
+
 void vex_session_disconnect(struct vex_session *session, bool revoke)
 {
     for (uint32_t i = 0; i < session->pages_count; i++) {
@@ -33,6 +43,7 @@ void vex_session_disconnect(struct vex_session *session, bool revoke)
         (void)munmap(session->pages[i], sizeof(struct vex_slot_page));
     }
     session->pages_count = 0;
+    drop_riders(session, session->riders_count);
     if (session->fd >= 0) {
         (void)close(session->fd);
     }
@@ -84,22 +95,55 @@ enum vex_session_io vex_session_receive(struct vex_session *session)
     return VEX_SESSION_OK;
 }
 
+/* One send, with the descriptor if there is one. */
+static ssize_t send_some(int socket, const void *data, size_t bytes, int fd)
+{
+    struct iovec piece = {(void *)(uintptr_t)data, bytes};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {{0}};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    }
+    ssize_t put;
+    do {
+        put = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (put < 0 && errno == EINTR);
+    return put;
+}
+
 enum vex_session_io vex_session_send(struct vex_session *session)
 {
     size_t sent = 0;
+    uint32_t rode = 0;
     enum vex_session_io result = VEX_SESSION_OK;
     while (sent < session->output.bytes) {
-        ssize_t put = send(session->fd, session->output.data + sent, session->output.bytes - sent,
-                           MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (put < 0 && errno == EINTR) {
-            continue;
-        }
+        /* A descriptor arrives with the first byte of the send that carries it: never send across. */
+        bool carries = rode < session->riders_count && session->riders[rode].at == sent;
+        uint32_t next = rode + carries;
+        size_t end =
+            next < session->riders_count ? session->riders[next].at : session->output.bytes;
+        ssize_t put = send_some(session->fd, session->output.data + sent, end - sent,
+                                carries ? session->riders[rode].fd : -1);
         if (put < 0) {
             bool full = errno == EAGAIN || errno == EWOULDBLOCK;
             result = full ? VEX_SESSION_AGAIN : VEX_SESSION_END;
             break;
         }
         sent += (size_t)put;
+        rode = next;
+    }
+    drop_riders(session, rode);
+    for (uint32_t i = 0; i < session->riders_count; i++) {
+        session->riders[i].at -= sent;
     }
     vex_buffer_consume(&session->output, sent);
     return result;
@@ -137,41 +181,9 @@ bool vex_session_reply_error(struct vex_session *session, uint16_t op, uint64_t 
                              strlen(error->message));
 }
 
-static int send_with_fd(int socket, const void *data, size_t bytes, int fd)
+enum vex_status vex_session_reply_page(struct vex_session *session, uint16_t op, uint64_t request,
+                                       const void *body, size_t bytes, struct vex_error *error)
 {
-    struct iovec piece = {(void *)(uintptr_t)data, bytes};
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {{0}};
-    struct msghdr message = {
-        .msg_iov = &piece,
-        .msg_iovlen = 1,
-        .msg_control = control.bytes,
-        .msg_controllen = sizeof(control.bytes),
-    };
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-    ssize_t put;
-    do {
-        put = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (put < 0 && errno == EINTR);
-    if (put < 0) {
-        return errno;
-    }
-    /* A fresh socket buffer takes such a short frame whole. */
-    return (size_t)put == bytes ? 0 : EMSGSIZE;
-}
-
-enum vex_status vex_session_send_page(struct vex_session *session, uint16_t op, uint64_t request,
-                                      const void *body, size_t bytes, struct vex_error *error)
-{
-    if (session->output.bytes) {
-        return vex_error_set(error, VEX_ERR_BUSY, "read the replies you are due first");
-    }
     if (session->pages_count == VEX_SESSION_PAGES_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "one client reads with at most %u threads",
                              VEX_SESSION_PAGES_MAX * VEX_SLOTS_PER_PAGE);
@@ -181,19 +193,14 @@ enum vex_status vex_session_send_page(struct vex_session *session, uint16_t op, 
     if (fd < 0) {
         return vex_error_os(error, vex_status_from_errno(errno), errno, "slot page");
     }
-    uint8_t frame[VEX_WIRE_HEAD_BYTES + 64];
-    VEX_ASSERT(bytes % 8 == 0 && bytes <= 64);
-    struct vex_frame_head head = reply_head(op, request, VEX_OK, bytes);
-    memcpy(frame, &head, sizeof(head));
-    if (bytes) {
-        memcpy(frame + sizeof(head), body, bytes);
-    }
-    int failure = send_with_fd(session->fd, frame, sizeof(head) + bytes, fd);
-    (void)close(fd);
-    if (failure) {
+    size_t at = session->output.bytes;
+    if (!vex_session_reply(session, op, request, VEX_OK, body, bytes)) {
+        (void)close(fd);
         (void)munmap(memory, sizeof(struct vex_slot_page));
-        return vex_error_os(error, VEX_ERR_UNAVAILABLE, failure, "hand over a slot page");
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
     }
+    session->riders[session->riders_count].at = at;
+    session->riders[session->riders_count++].fd = fd;
     session->pages[session->pages_count++] = memory;
     return VEX_OK;
 }

@@ -24,6 +24,12 @@ struct vex_session {
     uint32_t pid; /* as it says; for messages only */
     struct vex_buffer input;
     struct vex_buffer output;
+    /* Descriptors that go with the output byte at `at`, in order. */
+    struct {
+        size_t at;
+        int fd;
+    } riders[VEX_SESSION_PAGES_MAX];
+    uint32_t riders_count;
     struct vex_slot_page *pages[VEX_SESSION_PAGES_MAX];
     uint32_t pages_count;
     struct vex_session *next;
@@ -53,9 +59,8 @@ bool vex_session_reply(struct vex_session *session, uint16_t op, uint64_t reques
                        enum vex_status status, const void *body, size_t bytes);
 bool vex_session_reply_error(struct vex_session *session, uint16_t op, uint64_t request,
                              const struct vex_error *error);
-/* Makes a slot page and sends it with a reply at once. Errors: BUSY (replies are queued before it),
- * LIMIT, or what the system said. */
-enum vex_status vex_session_send_page(struct vex_session *session, uint16_t op, uint64_t request,
-                                      const void *body, size_t bytes, struct vex_error *error);
+/* Makes a slot page and queues it with a reply. Errors: LIMIT, NOMEM, or what the system said. */
+enum vex_status vex_session_reply_page(struct vex_session *session, uint16_t op, uint64_t request,
+                                       const void *body, size_t bytes, struct vex_error *error);
 
 #endif

@@ -153,6 +153,7 @@ static enum vex_status greet(struct attachment *attachment, struct vex_error *er
     } else {
         memcpy(&welcome, reply.body.data, sizeof(welcome));
         memcpy(attachment->uuid, welcome.uuid, sizeof(attachment->uuid));
+        memcpy(attachment->key, welcome.key, sizeof(attachment->key));
         attachment->daemon_pid = welcome.daemon_pid;
         status = map_page(attachment, reply.fd, error);
     }
@@ -166,7 +167,7 @@ static enum vex_status greet(struct attachment *attachment, struct vex_error *er
 static enum vex_status map_control(struct attachment *attachment, struct vex_error *error)
 {
     char name[VEX_REGION_NAME_MAX];
-    vex_region_control_name(name, attachment->uuid);
+    vex_region_control_name(name, attachment->key);
     enum vex_status status = vex_region_open(&attachment->control, name, false, error);
     if (status != VEX_OK) {
         return status == VEX_ERR_NOT_FOUND
@@ -177,12 +178,12 @@ static enum vex_status map_control(struct attachment *attachment, struct vex_err
                    : status;
     }
     (void)madvise(attachment->control.memory, attachment->control.bytes, MADV_DONTFORK);
-    return vex_control_check(attachment->control.memory, attachment->control.bytes,
-                             attachment->uuid, error);
+    return vex_control_check(attachment->control.memory, attachment->control.bytes, attachment->key,
+                             error);
 }
 
-enum vex_status vex_attachment_open(const char *directory, struct attachment **out_attachment,
-                                    struct vex_error *error)
+enum vex_status vex_attachment_open(const char *directory, uint32_t timeout_ms,
+                                    struct attachment **out_attachment, struct vex_error *error)
 {
     *out_attachment = NULL;
     (void)pthread_once(&once, prepare_process);
@@ -193,8 +194,12 @@ enum vex_status vex_attachment_open(const char *directory, struct attachment **o
     (void)pthread_mutex_init(&attachment->lock, NULL);
     /* relaxed: only uniqueness counts. */
     attachment->serial = atomic_fetch_add_explicit(&last_serial, 1, memory_order_relaxed) + 1;
-    enum vex_status status = vex_connection_open(directory, &attachment->connection, error);
+    enum vex_status status =
+        vex_connection_open(directory, timeout_ms, &attachment->connection, error);
     status = status == VEX_OK ? greet(attachment, error) : status;
+    if (status == VEX_OK) {
+        vex_connection_set_timeout(attachment->connection, 0);
+    }
     status = status == VEX_OK ? map_control(attachment, error) : status;
     if (status != VEX_OK) {
         vex_attachment_close(attachment);
@@ -397,9 +402,20 @@ bool vex_attachment_hibernate(struct attachment *attachment)
     return idle;
 }
 
+bool vex_attachment_is_over(const struct attachment *attachment)
+{
+    return vex_control_state(attachment->control.memory) == VEX_DAEMON_GONE ||
+           vex_slot_page_is_revoked(attachment->pages[0]);
+}
+
 bool vex_attachment_is_stale(const struct attachment *attachment)
 {
-    return vex_connection_is_broken(attachment->connection) ||
-           vex_control_state(attachment->control.memory) == VEX_DAEMON_GONE ||
-           vex_slot_page_is_revoked(attachment->pages[0]);
+    return vex_connection_is_broken(attachment->connection) || vex_attachment_is_over(attachment);
+}
+
+bool vex_attachment_has_successor(const struct attachment *attachment)
+{
+    char name[VEX_REGION_NAME_MAX];
+    vex_region_control_name(name, attachment->key);
+    return vex_region_exists(name);
 }

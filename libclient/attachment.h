@@ -44,6 +44,7 @@ struct reader_slot {
 struct attachment {
     uint64_t serial; /* unique in this process */
     uint8_t uuid[VEX_UUID_BYTES];
+    uint8_t key[VEX_UUID_BYTES]; /* of the names of the shared memory */
     uint32_t daemon_pid;
     struct vex_connection *connection;
     struct vex_region control; /* read-only */
@@ -59,9 +60,9 @@ struct attachment {
     uint32_t calls;          /* under way on the connection; guarded by the database's lock */
 };
 
-/* Connects, greets, maps. Errors: UNAVAILABLE, PERMISSION, VERSION, CORRUPT, NOMEM. */
-enum vex_status vex_attachment_open(const char *directory, struct attachment **out_attachment,
-                                    struct vex_error *error);
+/* Connects, greets, maps. Errors: UNAVAILABLE, TIMEOUT, PERMISSION, VERSION, CORRUPT, NOMEM. */
+enum vex_status vex_attachment_open(const char *directory, uint32_t timeout_ms,
+                                    struct attachment **out_attachment, struct vex_error *error);
 /* Frees everything; no call and no read is under way. NULL is allowed. */
 void vex_attachment_close(struct attachment *attachment);
 /* In a forked child. */
@@ -81,8 +82,14 @@ void vex_attachment_give_slot(struct reader_slot *slot);
 /* True if no slot holds a generation of `generation` or below. */
 bool vex_attachment_passed(struct attachment *attachment, uint64_t generation);
 
-/* The daemon is gone or has cut us off: a new attachment is wanted. */
+/* The daemon has stopped, was replaced, or has cut us off: what can be read here may be old or gone,
+ * and another daemon may know better. */
+bool vex_attachment_is_over(const struct attachment *attachment);
+/* As above, or the connection is broken: no more calls. A daemon that was killed leaves its memory as it
+ * was, so until there is a successor (which makes this attachment "over") nothing newer exists. */
 bool vex_attachment_is_stale(const struct attachment *attachment);
+/* True if a daemon that came later has made its memory. One system call. */
+bool vex_attachment_has_successor(const struct attachment *attachment);
 
 /* Number of forks this process came out of since the library was loaded. */
 uint32_t vex_fork_count(void);

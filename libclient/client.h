@@ -27,8 +27,7 @@ struct vex_db {
     uint32_t fork_count;
     _Atomic(struct attachment *) current; /* writer: under `lock`. ATTACHMENT */
     pthread_mutex_t lock;
-    struct attachment *old;          /* let go, freed at vex_close */
-    _Atomic uint64_t retry_after_ns; /* no attempt to attach again before */
+    struct attachment *old; /* let go, freed at vex_close */
 };
 
 /* A segment mapped into this process; shared by caches and snapshots. */
@@ -71,7 +70,7 @@ struct reading {
     uint64_t dead_rows;
     uint64_t shm_bytes;
     uint64_t lsn; /* every record up to here is in the view */
-    bool stale;
+    bool over;    /* vex_attachment_is_over, as of the pin */
 };
 
 struct vex_snapshot {
@@ -88,8 +87,7 @@ enum vex_status vex_db_check(const struct vex_db *db, struct vex_error *error);
 enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachment,
                               struct vex_error *error);
 void vex_db_done(struct vex_db *db, struct attachment *attachment);
-/* Attaches to a new daemon if there is one; never starts one, and tries at most a few times a
- * second. */
+/* If the current attachment is over: attaches to its successor if there is one; never starts one. */
 void vex_db_try_attach(struct vex_db *db);
 /* Pins the current attachment in the thread's own slot, or in a new one if `own` is false. */
 enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_attachment,

@@ -68,7 +68,7 @@ static enum vex_status pin_fresh(struct vex_db *db, struct attachment **out_atta
                                  struct reader_slot **out_slot, struct vex_error *error)
 {
     enum vex_status status = vex_db_pin(db, true, out_attachment, out_slot, error);
-    if (status == VEX_OK && vex_attachment_is_stale(*out_attachment)) {
+    if (status == VEX_OK && vex_attachment_is_over(*out_attachment)) {
         (void)vex_db_unpin(*out_slot);
         vex_db_try_attach(db);
         status = vex_db_pin(db, true, out_attachment, out_slot, error);

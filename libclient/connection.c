@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -36,6 +37,7 @@ struct vex_connection {
     struct pending *pendings;
     uint64_t next_request;
     _Atomic bool broken;
+    bool timed_out; /* why it broke */
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -59,14 +61,40 @@ static int connect_in(const char *directory, int fd)
     return failure;
 }
 
-enum vex_status vex_connection_open(const char *directory, struct vex_connection **out_connection,
-                                    struct vex_error *error)
+static void set_timeout(int fd, uint32_t timeout_ms)
+{
+    struct timeval timeout = {timeout_ms / 1000, (timeout_ms % 1000) * 1000};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+}
+
+void vex_connection_set_timeout(struct vex_connection *connection, uint32_t timeout_ms)
+{
+    set_timeout(connection->fd, timeout_ms);
+}
+
+static enum vex_status connect_status(int os_errno)
+{
+    switch (os_errno) {
+    case EACCES:
+    case EPERM:
+        return VEX_ERR_PERMISSION;
+    case EAGAIN:
+        return VEX_ERR_TIMEOUT; /* the daemon does not accept */
+    default:
+        return VEX_ERR_UNAVAILABLE;
+    }
+}
+
+enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
+                                    struct vex_connection **out_connection, struct vex_error *error)
 {
     *out_connection = NULL;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         return vex_error_os(error, VEX_ERR_UNAVAILABLE, errno, "socket");
     }
+    set_timeout(fd, timeout_ms);
     int failure = connect_in(directory, fd);
     struct vex_connection *connection = failure ? NULL : calloc(1, sizeof(*connection));
     if (!connection) {
@@ -74,9 +102,8 @@ enum vex_status vex_connection_open(const char *directory, struct vex_connection
         if (!failure) {
             return vex_error_set(error, VEX_ERR_NOMEM, "connect: out of memory");
         }
-        enum vex_status status =
-            failure == EACCES || failure == EPERM ? VEX_ERR_PERMISSION : VEX_ERR_UNAVAILABLE;
-        return vex_error_os(error, status, failure, "connect to vexd in %s", directory);
+        return vex_error_os(error, connect_status(failure), failure, "connect to vexd in %s",
+                            directory);
     }
     connection->fd = fd;
     connection->next_request = 1;
@@ -228,10 +255,13 @@ static void read_one_reply(struct vex_connection *connection)
     (void)pthread_mutex_unlock(&connection->lock);
     struct vex_frame_head head;
     struct vex_reply reply = {.fd = -1};
+    errno = 0;
     bool received = receive_frame(connection->fd, &head, &reply);
+    int failure = errno;
     (void)pthread_mutex_lock(&connection->lock);
     connection->reading = false;
     if (!received) {
+        connection->timed_out = failure == EAGAIN || failure == EWOULDBLOCK;
         drop_reply(&reply);
         break_connection(connection);
         return;
@@ -292,9 +322,13 @@ static bool send_request(struct vex_connection *connection, struct pending *pend
     return usable;
 }
 
-static enum vex_status refusal(struct pending *pending, bool changes, struct vex_error *error)
+static enum vex_status refusal(const struct vex_connection *connection, struct pending *pending,
+                               bool changes, struct vex_error *error)
 {
     bool lost = pending->reply.body.data == NULL;
+    if (lost && !changes && connection->timed_out) {
+        return vex_error_set(error, VEX_ERR_TIMEOUT, "vexd does not answer");
+    }
     if (lost) {
         enum vex_status status = changes ? VEX_ERR_UNKNOWN_OUTCOME : VEX_ERR_UNAVAILABLE;
         return vex_error_set(error, status, "the connection to vexd broke%s",
@@ -328,7 +362,7 @@ enum vex_status vex_connection_call(struct vex_connection *connection, uint16_t 
     delist(connection, &pending);
     (void)pthread_mutex_unlock(&connection->lock);
     if (pending.status != VEX_OK) {
-        return refusal(&pending, changes, error);
+        return refusal(connection, &pending, changes, error);
     }
     *out_reply = pending.reply;
     return VEX_OK;

@@ -23,9 +23,13 @@
 
 struct vex_connection;
 
-/* Connects to vexd.sock in `directory`. Errors: UNAVAILABLE, PERMISSION, NOMEM. */
-enum vex_status vex_connection_open(const char *directory, struct vex_connection **out_connection,
+/* Connects to vexd.sock in `directory`; calls are bounded by `timeout_ms` each until set otherwise.
+ * Errors: UNAVAILABLE, TIMEOUT, PERMISSION, NOMEM. */
+enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
+                                    struct vex_connection **out_connection,
                                     struct vex_error *error);
+/* For every following send and receive; 0 = wait for ever. One that runs out breaks the connection. */
+void vex_connection_set_timeout(struct vex_connection *connection, uint32_t timeout_ms);
 void vex_connection_close(struct vex_connection *connection);
 /* In a forked child: gives the descriptor up without touching the locks. */
 void vex_connection_abandon(struct vex_connection *connection);

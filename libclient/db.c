@@ -16,7 +16,8 @@
 
 #define OPEN_TIMEOUT_MS 30000u
 #define IDLE_TIMEOUT_MS 10000u
-#define RETRY_NS 100000000u
+#define READER_LOCK_NS 50000000
+#define READER_ATTACH_TIMEOUT_MS 1000u /* a read does not wait longer for a daemon that hangs */
 #define CONNECT_PAUSE_NS 5000000
 
 /* ---- attaching ------------------------------------------------------------------------------- */
@@ -57,10 +58,11 @@ static void replace_attachment(struct vex_db *db, struct attachment *attachment)
     }
 }
 
-static enum vex_status attach_locked(struct vex_db *db, struct vex_error *error)
+static enum vex_status attach_locked(struct vex_db *db, uint32_t timeout_ms,
+                                     struct vex_error *error)
 {
     struct attachment *attachment = NULL;
-    enum vex_status status = vex_attachment_open(db->directory, &attachment, error);
+    enum vex_status status = vex_attachment_open(db->directory, timeout_ms, &attachment, error);
     if (status == VEX_OK) {
         replace_attachment(db, attachment);
     }
@@ -96,7 +98,10 @@ static enum vex_status attach_or_spawn_locked(struct vex_db *db, struct vex_erro
 {
     uint64_t deadline_ns = vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
     for (;;) {
-        enum vex_status status = attach_locked(db, error);
+        uint64_t now_ns = vex_clock_ns();
+        uint32_t left_ms =
+            now_ns < deadline_ns ? (uint32_t)((deadline_ns - now_ns) / 1000000u) + 1 : 1;
+        enum vex_status status = attach_locked(db, left_ms, error);
         if (!may_pass(status) || db->options.no_spawn) {
             return status;
         }
@@ -106,7 +111,7 @@ static enum vex_status attach_or_spawn_locked(struct vex_db *db, struct vex_erro
         if (status != VEX_OK && status != VEX_ERR_BUSY) {
             return status;
         }
-        status = attach_locked(db, error);
+        status = attach_locked(db, left_ms, error);
         if (!may_pass(status) || vex_clock_ns() >= deadline_ns) {
             return status;
         }
@@ -141,16 +146,22 @@ void vex_db_done(struct vex_db *db, struct attachment *attachment)
 
 void vex_db_try_attach(struct vex_db *db)
 {
-    uint64_t now_ns = vex_clock_ns();
-    /* relaxed: only paces the attempts. */
-    uint64_t after_ns = atomic_load_explicit(&db->retry_after_ns, memory_order_relaxed);
-    if (now_ns < after_ns || pthread_mutex_trylock(&db->lock) != 0) {
+    /* Whoever holds the lock for longer is starting a daemon, and nobody has been promised anything by a
+     * daemon that is starting: read on. */
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += READER_LOCK_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (pthread_mutex_timedlock(&db->lock, &until) != 0) {
         return;
     }
-    /* relaxed: as above. */
-    atomic_store_explicit(&db->retry_after_ns, now_ns + RETRY_NS, memory_order_relaxed);
-    struct vex_error ignored;
-    (void)attach_locked(db, &ignored);
+    struct attachment *attachment = current_of(db);
+    /* Another thread may have done it; without new memory there is nothing newer to read. */
+    if (vex_attachment_is_over(attachment) && vex_attachment_has_successor(attachment)) {
+        struct vex_error ignored;
+        (void)attach_locked(db, READER_ATTACH_TIMEOUT_MS, &ignored);
+    }
     (void)pthread_mutex_unlock(&db->lock);
 }
 
@@ -170,6 +181,9 @@ enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_
         struct reader_slot *slot = own ? vex_attachment_thread_slot(attachment, &status, error)
                                        : vex_attachment_take_slot(attachment, &status, error);
         if (!slot) {
+            if (status == VEX_ERR_UNAVAILABLE) {
+                vex_db_try_attach(db);
+            }
             if (current_of(db) == attachment) {
                 return status;
             }
@@ -366,7 +380,7 @@ enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error)
     (void)pthread_mutex_lock(&db->lock);
     if (vex_attachment_is_stale(current_of(db))) {
         /* Perhaps another daemon serves by now; none is started just to be stopped. */
-        status = attach_locked(db, error);
+        status = attach_locked(db, db->options.timeout_ms, error);
     }
     struct attachment *attachment = current_of(db);
     attachment->calls++;
@@ -400,7 +414,7 @@ enum vex_status vex_wait(struct vex_db *db, uint64_t lsn, uint32_t timeout_ms,
             return status;
         }
         bool reached = vex_control_wait(attachment->control.memory, lsn, deadline_ns);
-        bool stale = vex_attachment_is_stale(attachment);
+        bool over = vex_attachment_is_over(attachment);
         (void)vex_db_unpin(slot);
         if (reached) {
             return VEX_OK;
@@ -409,7 +423,7 @@ enum vex_status vex_wait(struct vex_db *db, uint64_t lsn, uint32_t timeout_ms,
             return vex_error_set(error, VEX_ERR_TIMEOUT, "LSN %llu was not published within %u ms",
                                  (unsigned long long)lsn, timeout_ms);
         }
-        if (stale) {
+        if (over) {
             vex_db_try_attach(db);
             (void)nanosleep(&(struct timespec){0, CONNECT_PAUSE_NS}, NULL);
         }

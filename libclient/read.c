@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "index/kernels.h"
 #include "libclient/client.h"
@@ -17,6 +18,7 @@
 #define STACK_CANDIDATES 512u /* heaps up to this size need no allocation */
 #define STACK_QUERIES 64u
 #define CANDIDATES_MAX (1u << 26) /* queries x k of one call */
+#define SILENCE_MS 2000u          /* without a heartbeat for so long the daemon counts as gone */
 
 static enum vex_status check_options(const struct vex_read_options *options,
                                      struct vex_error *error)
@@ -126,6 +128,7 @@ struct search {
     struct vex_candidate *heaps;
     struct vex_search_info info;
     bool from_snapshot;
+    bool wants_info;
 };
 
 static enum vex_status check_queries(const struct vex_collection *collection, const float *queries,
@@ -211,6 +214,10 @@ static enum vex_status hand_out_payloads(struct reader *reader, struct search *s
             if (search->from_snapshot || !results->payloads[at]) {
                 continue;
             }
+            if (results->payload_bytes[at] == 0) {
+                results->payloads[at] = ""; /* needs no room, and is not "none" */
+                continue;
+            }
             if (results->payload_bytes[at] <= results->payload_buffer_bytes &&
                 needed <= results->payload_buffer_bytes - results->payload_bytes[at]) {
                 uint8_t *copy = (uint8_t *)results->payload_buffer + needed;
@@ -246,6 +253,13 @@ static void hand_out_hits(const struct reader *reader, struct search *search)
     }
 }
 
+/* A clock reading, without a system call: only for those who ask. */
+static bool is_stale(const struct attachment *attachment)
+{
+    uint64_t beat_ms = vex_control_heartbeat_ms(attachment->control.memory);
+    return vex_attachment_is_stale(attachment) || vex_clock_ms() > beat_ms + SILENCE_MS;
+}
+
 static enum vex_status search_step(struct reader *reader, void *arguments, struct vex_error *error)
 {
     struct search *search = arguments;
@@ -263,7 +277,7 @@ static enum vex_status search_step(struct reader *reader, void *arguments, struc
     search->info = (struct vex_search_info){
         .size = sizeof(search->info),
         .complete = true,
-        .stale = reader->reading->stale,
+        .stale = search->wants_info && is_stale(reader->reading->attachment),
         .mode = "exact",
         .snapshot_lsn = reader->reading->lsn,
         .rows_visited = counters.rows_visited,
@@ -317,6 +331,7 @@ enum vex_status vex_search(struct vex_collection *collection, const float *queri
         .options = options,
         .results = results,
         .from_snapshot = options->read.snapshot != NULL,
+        .wants_info = out_info != NULL,
     };
     status = with_scratch(collection, &search, error);
     if (status == VEX_OK && out_info) {
@@ -377,7 +392,9 @@ static enum vex_status copy_step(struct reader *reader, void *arguments, struct 
     if (get->payload && record->payload) {
         memcpy(get->payload, record->payload, record->payload_bytes);
     }
-    record->payload = record->payload ? get->payload : NULL;
+    if (record->payload) {
+        record->payload = get->payload;
+    }
     return VEX_OK;
 }
 

@@ -86,18 +86,19 @@ static enum vex_status find_program(const char *wanted, char *out_path, struct v
 /* In the grandchild: only async-signal-safe calls from here to exec. */
 static _Noreturn void become_daemon(char *const *words, int diagnostics, int ready_fd)
 {
+    /* Out of the way first: a host without standard streams hands us descriptors 0 to 3. */
+    ready_fd = fcntl(ready_fd, F_DUPFD_CLOEXEC, 10);
+    if (diagnostics >= 0) {
+        diagnostics = fcntl(diagnostics, F_DUPFD_CLOEXEC, 10);
+    }
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    null = null >= 0 ? fcntl(null, F_DUPFD_CLOEXEC, 10) : null;
     if (null >= 0) {
         (void)dup2(null, STDIN_FILENO);
         (void)dup2(diagnostics >= 0 ? diagnostics : null, STDOUT_FILENO);
         (void)dup2(diagnostics >= 0 ? diagnostics : null, STDERR_FILENO);
     }
-    /* Keep the pipe as descriptor 3 and nothing else of the host program's. */
-    if (ready_fd != 3) {
-        (void)dup2(ready_fd, 3);
-    } else {
-        (void)fcntl(3, F_SETFD, 0);
-    }
+    (void)dup2(ready_fd, 3);
     (void)syscall(SYS_close_range, 4u, ~0u, 0u);
     (void)execv(words[0], words);
     static const char failed[] = "vexd could not be executed\n";

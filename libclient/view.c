@@ -32,7 +32,7 @@ static struct mapped_segment *share(struct mapped_segment *mapped)
     return mapped;
 }
 
-static enum vex_status map_segment(const struct vex_collection *collection, const uint8_t *uuid,
+static enum vex_status map_segment(const struct vex_collection *collection, const uint8_t *key,
                                    uint64_t segment_id, struct mapped_segment **out_mapped,
                                    struct vex_error *error)
 {
@@ -41,7 +41,7 @@ static enum vex_status map_segment(const struct vex_collection *collection, cons
         return vex_error_set(error, VEX_ERR_NOMEM, "map segment: out of memory");
     }
     char name[VEX_REGION_NAME_MAX];
-    vex_region_segment_name(name, uuid, segment_id);
+    vex_region_segment_name(name, key, segment_id);
     enum vex_status status = vex_region_open(&mapped->region, name, false, error);
     if (status == VEX_OK) {
         (void)madvise(mapped->region.memory, mapped->region.bytes, MADV_DONTFORK);
@@ -178,7 +178,7 @@ static enum vex_status fill_cache(struct vex_collection *collection, struct atta
             (void)share(mapped);
         } else {
             enum vex_status status =
-                map_segment(collection, attachment->uuid, segment_id, &mapped, error);
+                map_segment(collection, attachment->key, segment_id, &mapped, error);
             if (status != VEX_OK) {
                 return status;
             }
@@ -311,12 +311,12 @@ static enum vex_status try_begin(struct vex_collection *collection, bool own_slo
         return status;
     }
     const void *region = out->attachment->control.memory;
-    out->stale = vex_attachment_is_stale(out->attachment);
+    out->over = vex_attachment_is_over(out->attachment);
     /* Before the view: whatever is covered by this LSN is in the view that is loaded next. */
     uint64_t published_lsn = vex_control_published_lsn(region);
     if (published_lsn < min_lsn) {
         if (!await_lsn(out, min_lsn, deadline_ns)) {
-            out->stale = vex_attachment_is_stale(out->attachment);
+            out->over = vex_attachment_is_over(out->attachment);
             end_pin(out, own_slot);
             return VEX_ERR_TIMEOUT;
         }
@@ -333,6 +333,13 @@ static enum vex_status try_begin(struct vex_collection *collection, bool own_slo
     return status;
 }
 
+/* True if try_begin got as far as a pin, so that out->over means something. */
+static bool pinned_status(enum vex_status status)
+{
+    return status == VEX_OK || status == VEX_ERR_TIMEOUT || status == VEX_ERR_GONE ||
+           status == VEX_ERR_CORRUPT;
+}
+
 enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_slot,
                                   uint64_t min_lsn, uint32_t timeout_ms, struct reading *out,
                                   struct vex_error *error)
@@ -344,9 +351,8 @@ enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_sl
     }
     for (bool attached = false;;) {
         enum vex_status status = try_begin(collection, own_slot, min_lsn, deadline_ns, out, error);
-        bool worth_retrying = status == VEX_OK || status == VEX_ERR_TIMEOUT ||
-                              status == VEX_ERR_GONE || status == VEX_ERR_CORRUPT;
-        if (out->stale && worth_retrying && !attached) {
+        bool was_over = pinned_status(status) && out->over;
+        if (was_over && !attached) {
             /* The daemon may have been replaced: its successor has a fresher state. */
             if (status == VEX_OK) {
                 end_pin(out, own_slot);
@@ -355,10 +361,16 @@ enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_sl
             attached = true;
             continue;
         }
+        if (was_over && status == VEX_ERR_CORRUPT) {
+            return vex_error_set(
+                error, VEX_ERR_UNAVAILABLE,
+                "vexd has stopped, and this part of collection %s was not mapped yet",
+                collection->facts.name);
+        }
         if (status != VEX_ERR_TIMEOUT) {
             return status;
         }
-        if (!out->stale || vex_clock_ns() >= deadline_ns) {
+        if (!out->over || vex_clock_ns() >= deadline_ns) {
             return vex_error_set(error, VEX_ERR_TIMEOUT, "LSN %llu was not published in time",
                                  (unsigned long long)min_lsn);
         }

@@ -2,6 +2,8 @@
  * Mutations: checked here as far as the client can, so that a bad batch costs no round trip and
  * gets its message from where the caller stands; checked again by the daemon, which trusts nobody.
  */
+#include <stdio.h>
+
 #include "base/error.h"
 #include "index/kernels.h"
 #include "libclient/client.h"
@@ -38,9 +40,21 @@ static enum vex_status check_shape(const struct vex_collection *collection,
     return VEX_OK;
 }
 
+/* "item 3 (id 77)", or "item 3" if the coordinator makes the ids. */
+static const char *item_text(const struct vex_batch *batch, size_t item, char text[64])
+{
+    if (batch->ids) {
+        (void)snprintf(text, 64, "item %zu (id %llu)", item, (unsigned long long)batch->ids[item]);
+    } else {
+        (void)snprintf(text, 64, "item %zu", item);
+    }
+    return text;
+}
+
 static enum vex_status check_items(enum vex_write_kind kind, const struct vex_batch *batch,
                                    struct vex_error *error)
 {
+    char text[64];
     size_t row_bytes = batch->dim * sizeof(float) + sizeof(uint64_t);
     size_t bytes = batch->count * row_bytes;
     for (size_t i = 0; i < batch->count; i++) {
@@ -49,16 +63,16 @@ static enum vex_status check_items(enum vex_write_kind kind, const struct vex_ba
         }
         if (batch->payloads && batch->payloads[i]) {
             if (batch->payload_bytes[i] > VEX_PAYLOAD_MAX) {
-                return vex_error_set(error, VEX_ERR_LIMIT,
-                                     "item %zu: payload of %zu bytes, at most %u", i,
-                                     batch->payload_bytes[i], VEX_PAYLOAD_MAX);
+                return vex_error_set(error, VEX_ERR_LIMIT, "%s: payload of %zu bytes, at most %u",
+                                     item_text(batch, i, text), batch->payload_bytes[i],
+                                     VEX_PAYLOAD_MAX);
             }
             bytes += batch->payload_bytes[i];
         }
         if (kind != VEX_WRITE_DELETE &&
             !vex_kernels_get()->all_finite(batch->vectors + i * batch->dim, batch->dim)) {
-            return vex_error_set(error, VEX_ERR_NOT_FINITE,
-                                 "item %zu: the vector holds NaN or infinity", i);
+            return vex_error_set(error, VEX_ERR_NOT_FINITE, "%s: the vector holds NaN or infinity",
+                                 item_text(batch, i, text));
         }
     }
     if (bytes > VEX_BATCH_BYTES_MAX) {

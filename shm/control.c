@@ -26,13 +26,13 @@ static const struct vex_control *control_at(const void *region)
 
 static struct vex_collection_entry *entry_of(void *region, uint32_t slot)
 {
-    VEX_ASSERT(slot < VEX_COLLECTIONS_MAX);
+    VEX_ASSERT(slot < VEX_PLACES_MAX);
     return (struct vex_collection_entry *)(void *)((uint8_t *)region + VEX_ENTRIES_OFFSET) + slot;
 }
 
 static const struct vex_collection_entry *entry_at(const void *region, uint32_t slot)
 {
-    VEX_ASSERT(slot < VEX_COLLECTIONS_MAX);
+    VEX_ASSERT(slot < VEX_PLACES_MAX);
     return (const struct vex_collection_entry *)(const void *)((const uint8_t *)region +
                                                                VEX_ENTRIES_OFFSET) +
            slot;
@@ -52,7 +52,8 @@ uint64_t vex_layout_hash(void)
         sizeof(struct vex_view_cell),
         offsetof(struct vex_view_cell, tail_rows),
         VEX_VIEW_RING,
-        VEX_COLLECTIONS_MAX,
+        VEX_PLACES_MAX,
+        offsetof(struct vex_control, heartbeat_ms),
         VEX_LIST_BLOCKS_MAX,
         sizeof(struct vex_list_block),
         sizeof(struct vex_slot_page),
@@ -65,12 +66,12 @@ uint64_t vex_layout_hash(void)
 
 /* ---- writer ---------------------------------------------------------------------------------- */
 
-void vex_control_init(void *region, const uint8_t *uuid, uint32_t daemon_pid)
+void vex_control_init(void *region, const uint8_t *key, uint32_t daemon_pid)
 {
     struct vex_control *control = control_of(region);
     control->magic = VEX_CONTROL_MAGIC;
     control->version = VEX_LAYOUT_VERSION;
-    memcpy(control->uuid, uuid, VEX_UUID_BYTES);
+    memcpy(control->key, key, VEX_UUID_BYTES);
     control->region_bytes = VEX_CONTROL_REGION_BYTES;
     control->collections_max = VEX_COLLECTIONS_MAX;
     control->daemon_pid = daemon_pid;
@@ -101,6 +102,12 @@ void vex_control_set_state(void *region, enum vex_daemon_state state)
     /* pairs: DAEMON_STATE with vex_control_state. */
     atomic_store_explicit(&control_of(region)->state, (uint32_t)state, memory_order_release);
     wake_waiters(control_of(region));
+}
+
+void vex_control_beat(void *region)
+{
+    /* pairs: HEARTBEAT with vex_control_heartbeat_ms. */
+    atomic_store_explicit(&control_of(region)->heartbeat_ms, vex_clock_ms(), memory_order_release);
 }
 
 struct vex_list_block *vex_control_list_block(void *region, uint32_t block)
@@ -188,7 +195,7 @@ uint64_t vex_control_publish(void *region, uint64_t lsn)
 
 /* ---- reader ---------------------------------------------------------------------------------- */
 
-enum vex_status vex_control_check(const void *region, uint64_t bytes, const uint8_t *uuid,
+enum vex_status vex_control_check(const void *region, uint64_t bytes, const uint8_t *key,
                                   struct vex_error *error)
 {
     const struct vex_control *control = control_at(region);
@@ -212,7 +219,7 @@ enum vex_status vex_control_check(const void *region, uint64_t bytes, const uint
                              control->version, (unsigned long long)hash, VEX_LAYOUT_VERSION,
                              (unsigned long long)vex_layout_hash());
     }
-    if (bytes < VEX_CONTROL_REGION_BYTES || memcmp(control->uuid, uuid, VEX_UUID_BYTES) != 0) {
+    if (bytes < VEX_CONTROL_REGION_BYTES || memcmp(control->key, key, VEX_UUID_BYTES) != 0) {
         return vex_error_set(error, VEX_ERR_CORRUPT,
                              "control region: wrong size or another instance's");
     }
@@ -224,6 +231,12 @@ enum vex_daemon_state vex_control_state(const void *region)
     /* pairs: DAEMON_STATE with vex_control_set_state. */
     return (enum vex_daemon_state)atomic_load_explicit(&control_at(region)->state,
                                                        memory_order_acquire);
+}
+
+uint64_t vex_control_heartbeat_ms(const void *region)
+{
+    /* pairs: HEARTBEAT with vex_control_beat. */
+    return atomic_load_explicit(&control_at(region)->heartbeat_ms, memory_order_acquire);
 }
 
 uint64_t vex_control_generation(const void *region)

@@ -44,9 +44,11 @@ uint64_t vex_layout_hash(void);
 /* ---- writer ---- */
 
 /* Fills a zeroed region. Nothing is visible before vex_control_ready. */
-void vex_control_init(void *region, const uint8_t *uuid, uint32_t daemon_pid);
+void vex_control_init(void *region, const uint8_t *key, uint32_t daemon_pid);
 void vex_control_ready(void *region);
 void vex_control_set_state(void *region, enum vex_daemon_state state);
+/* Says that the daemon is alive; called at least twice a second. */
+void vex_control_beat(void *region);
 /* The list block to fill before a view names it. Its memory must have been allocated. */
 struct vex_list_block *vex_control_list_block(void *region, uint32_t block);
 void vex_control_add_collection(void *region, uint32_t slot,
@@ -59,9 +61,11 @@ uint64_t vex_control_publish(void *region, uint64_t lsn);
 /* ---- reader ---- */
 
 /* Errors: CORRUPT (not a control region), VERSION (other layout), BUSY (not ready yet). */
-enum vex_status vex_control_check(const void *region, uint64_t bytes, const uint8_t *uuid,
+enum vex_status vex_control_check(const void *region, uint64_t bytes, const uint8_t *key,
                                   struct vex_error *error);
 enum vex_daemon_state vex_control_state(const void *region);
+/* vex_clock_ms of the last beat. */
+uint64_t vex_control_heartbeat_ms(const void *region);
 uint64_t vex_control_generation(const void *region);
 uint64_t vex_control_published_lsn(const void *region);
 uint64_t vex_control_catalog(const void *region);

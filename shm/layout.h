@@ -6,7 +6,7 @@
  * writes it and what it carries. The ready word `layout_hash` is stored last and read first.
  *
  * Control region:   page 0          struct vex_control
- *                   then            struct vex_collection_entry [VEX_COLLECTIONS_MAX]
+ *                   then            struct vex_collection_entry [VEX_PLACES_MAX]
  *                   then            list blocks of 4 KiB: the segment lists that views name
  * Slot page:        struct vex_slot_page, one or more per client, made by the daemon, mapped
  * writable by
@@ -30,6 +30,8 @@
 #define VEX_LIST_SEGMENTS_MAX 254u /* segments of one collection */
 #define VEX_LIST_BLOCKS_MAX (4u * VEX_COLLECTIONS_MAX)
 #define VEX_SLOTS_PER_PAGE 63u
+/* More places than collections: a dropped one keeps its place while an old pin can still see it. */
+#define VEX_PLACES_MAX (VEX_COLLECTIONS_MAX + VEX_COLLECTIONS_MAX / 4u)
 
 enum vex_daemon_state {
     VEX_DAEMON_RUNNING = 1,
@@ -41,7 +43,7 @@ struct vex_control {
     _Atomic uint64_t layout_hash; /* writer: daemon, last. CONTROL_READY. 0 = not ready */
     uint32_t magic;
     uint32_t version;
-    uint8_t uuid[VEX_UUID_BYTES];
+    uint8_t key[VEX_UUID_BYTES]; /* of the instance, see region.h */
     uint64_t region_bytes;
     uint32_t collections_max;
     uint32_t daemon_pid;
@@ -55,7 +57,9 @@ struct vex_control {
     uint8_t padding1[40];
 
     _Atomic uint64_t catalog; /* writer: daemon. CATALOG. Changes when a collection comes or goes */
-    uint8_t padding2[56];
+    _Atomic uint64_t
+        heartbeat_ms; /* writer: daemon, every half second. HEARTBEAT. Monotonic time */
+    uint8_t padding2[48];
     uint8_t reserved[VEX_PAGE_BYTES - 192];
 };
 
@@ -113,8 +117,7 @@ struct vex_slot_page {
 };
 
 #define VEX_ENTRIES_OFFSET VEX_PAGE_BYTES
-#define VEX_LISTS_OFFSET                                                                           \
-    (VEX_ENTRIES_OFFSET + VEX_COLLECTIONS_MAX * sizeof(struct vex_collection_entry))
+#define VEX_LISTS_OFFSET (VEX_ENTRIES_OFFSET + VEX_PLACES_MAX * sizeof(struct vex_collection_entry))
 #define VEX_CONTROL_REGION_BYTES                                                                   \
     (VEX_LISTS_OFFSET + VEX_LIST_BLOCKS_MAX * sizeof(struct vex_list_block))
 

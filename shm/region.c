@@ -25,17 +25,31 @@ static void hex(char *out, const uint8_t *bytes, size_t count)
     }
 }
 
-void vex_region_control_name(char *out_name, const uint8_t *uuid)
+int vex_region_key(uint8_t *out_key, const uint8_t *uuid, const char *directory)
+{
+    struct stat info;
+    if (stat(directory, &info) != 0) {
+        return errno;
+    }
+    uint64_t facts[4] = {0, 0, info.st_dev, info.st_ino};
+    memcpy(facts, uuid, VEX_UUID_BYTES);
+    const uint64_t key[2] = {vex_hash64(facts, sizeof(facts), 1),
+                             vex_hash64(facts, sizeof(facts), 2)};
+    memcpy(out_key, key, sizeof(key));
+    return 0;
+}
+
+void vex_region_control_name(char *out_name, const uint8_t *key)
 {
     char text[2 * VEX_UUID_BYTES + 1];
-    hex(text, uuid, VEX_UUID_BYTES);
+    hex(text, key, VEX_UUID_BYTES);
     (void)snprintf(out_name, VEX_REGION_NAME_MAX, "/vexdb-%s-ctl", text);
 }
 
-void vex_region_segment_name(char *out_name, const uint8_t *uuid, uint64_t segment_id)
+void vex_region_segment_name(char *out_name, const uint8_t *key, uint64_t segment_id)
 {
     char text[2 * VEX_UUID_BYTES + 1];
-    hex(text, uuid, VEX_UUID_BYTES);
+    hex(text, key, VEX_UUID_BYTES);
     (void)snprintf(out_name, VEX_REGION_NAME_MAX, "/vexdb-%s-seg-%llu", text,
                    (unsigned long long)segment_id);
 }
@@ -204,16 +218,23 @@ void vex_region_close(struct vex_region *region)
     *region = (struct vex_region){0};
 }
 
+bool vex_region_exists(const char *name)
+{
+    char path[sizeof(SHM_DIRECTORY) + VEX_REGION_NAME_MAX];
+    (void)snprintf(path, sizeof(path), SHM_DIRECTORY "%s", name);
+    return access(path, F_OK) == 0;
+}
+
 void vex_region_unlink(const char *name)
 {
     (void)shm_unlink(name);
 }
 
-void vex_region_unlink_all(const uint8_t *uuid)
+void vex_region_unlink_all(const uint8_t *key)
 {
     char prefix[VEX_REGION_NAME_MAX];
     char text[2 * VEX_UUID_BYTES + 1];
-    hex(text, uuid, VEX_UUID_BYTES);
+    hex(text, key, VEX_UUID_BYTES);
     int prefix_length = snprintf(prefix, sizeof(prefix), "vexdb-%s-", text);
     DIR *directory = opendir(SHM_DIRECTORY);
     if (!directory) {

@@ -1,8 +1,8 @@
 /*
  * Named shared memory: the only file of this folder that asks the kernel for anything.
  *
- * Names are made from the instance's UUID, so that whoever knows the directory finds the memory,
- * with or without a daemon: /vexdb-<uuid>-ctl and /vexdb-<uuid>-seg-<number>. Memory is allocated
+ * Names are made from the instance's key, so that whoever knows the directory finds the memory,
+ * with or without a daemon: /vexdb-<key>-ctl and /vexdb-<key>-seg-<number>. Memory is allocated
  * before it is used (fallocate), because a store into a hole of a full tmpfs is SIGBUS; running out
  * is an error here. Mappings start on a 2 MiB boundary, so that huge pages fit where the kernel
  * grants them.
@@ -28,8 +28,13 @@ struct vex_region {
     char name[VEX_REGION_NAME_MAX];
 };
 
-void vex_region_control_name(char *out_name, const uint8_t *uuid);
-void vex_region_segment_name(char *out_name, const uint8_t *uuid, uint64_t segment_id);
+/*
+ * The key under which an instance's memory is named: a hash of its UUID and of the directory's identity, so
+ * that a copy of the directory, which has the same UUID, is another instance. 0 or an errno.
+ */
+int vex_region_key(uint8_t *out_key, const uint8_t *uuid, const char *directory);
+void vex_region_control_name(char *out_name, const uint8_t *key);
+void vex_region_segment_name(char *out_name, const uint8_t *key, uint64_t segment_id);
 /* 36 characters and a NUL. */
 void vex_uuid_text(char *out_text, const uint8_t *uuid);
 
@@ -50,10 +55,12 @@ enum vex_status vex_region_open(struct vex_region *region, const char *name, boo
 void vex_region_punch(struct vex_region *region);
 /* Unmaps. The object lives on under its name. */
 void vex_region_close(struct vex_region *region);
+/* True if an object of that name exists. */
+bool vex_region_exists(const char *name);
 /* Removes the name; mappings stay valid. A missing name is fine. */
 void vex_region_unlink(const char *name);
 /* Removes every name of this instance: what a daemon that was killed left behind. */
-void vex_region_unlink_all(const uint8_t *uuid);
+void vex_region_unlink_all(const uint8_t *key);
 
 /* A page of anonymous shared memory, to be handed over by descriptor. Returns the descriptor,
  * mapped read-write at *out_memory, or -1 with errno set. */

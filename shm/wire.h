@@ -58,6 +58,7 @@ struct vex_hello {
 
 struct vex_welcome {
     uint8_t uuid[VEX_UUID_BYTES];
+    uint8_t key[VEX_UUID_BYTES]; /* of the names of the shared memory */
     uint32_t daemon_pid;
     uint32_t embedded;
 };
@@ -128,7 +129,7 @@ struct vex_write_head {
 
 _Static_assert(sizeof(struct vex_frame_head) == VEX_WIRE_HEAD_BYTES, "wire");
 _Static_assert(sizeof(struct vex_hello) == 16, "wire");
-_Static_assert(sizeof(struct vex_welcome) == 24, "wire");
+_Static_assert(sizeof(struct vex_welcome) == 40, "wire");
 _Static_assert(sizeof(struct vex_create_body) == 80, "wire and log");
 _Static_assert(sizeof(struct vex_drop_body) == 72, "wire and log");
 _Static_assert(sizeof(struct vex_ack_body) == 24, "wire");

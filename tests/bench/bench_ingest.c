@@ -7,8 +7,9 @@
  * mean of the disk's figures just before and just after it, and the median over the rounds is
  * printed.
  *
- * Loads: single inserts by one client that waits for each acknowledgement, the same by many at
- * once, and batches. A client is a thread of this process with a connection of its own: for the
+ * Loads: single inserts by one client that waits for each acknowledgement, and the same by many at
+ * once; when these are done, batches. Rented disks allow so many bytes a second and, for a while,
+ * more: batches use that up, so they come last and their disk figure is kept short. A client is a thread of this process with a connection of its own: for the
  * daemon that is the same as a process, and for a machine with few cores it is the cheaper one,
  * since switching between threads keeps the address space. Clients, daemon and kernel share the
  * cores; `client_cores` and `daemon_cores` say how much of them each one took.
@@ -36,7 +37,7 @@ enum { SECONDS, ROUNDS, CLIENTS, BATCH, BATCH_CLIENTS, DIM, DIR };
 static const struct vex_bench_option options[] = {
     [SECONDS] = {"seconds", VEX_BENCH_SECONDS, "S", "2", 0.001, 3600,
                  "length of each load, over all rounds"},
-    [ROUNDS] = {"rounds", VEX_BENCH_COUNT, "N", "5", 1, 1000, "rounds"},
+    [ROUNDS] = {"rounds", VEX_BENCH_COUNT, "N", "10", 1, 1000, "rounds"},
     [CLIENTS] = {"clients", VEX_BENCH_LIST, "N,...", "1,64", 1, CLIENTS_MAX,
                  "clients that insert single vectors"},
     [BATCH] = {"batch", VEX_BENCH_COUNT, "N", "1000", 1, VEX_BATCH_COUNT_MAX, "vectors in a batch"},
@@ -49,11 +50,12 @@ static const struct vex_bench_option options[] = {
 
 /* ---- the disk -------------------------------------------------------------------------------- */
 
-/* What is measured between loads. */
+/* What is measured between loads: the first two between inserts, the last one between batches. */
 enum figure { FIGURE_FDATASYNC, FIGURE_DSYNC, FIGURE_STREAM, FIGURES };
 
 struct disk_figure {
     const char *name;
+    bool of_batches;
     size_t bytes; /* of a write */
     enum vex_disk_method method;
     struct vex_samples rates;
@@ -68,14 +70,14 @@ struct disk_point {
 /* ---- loads ----------------------------------------------------------------------------------- */
 
 struct load {
-    const char *what;
+    bool of_batches;
     unsigned clients;
     size_t items;             /* vectors in a write */
     struct vex_samples rates; /* writes a second, of each round */
     struct vex_samples latencies_us;
     struct vex_samples disk_rates; /* of the figure that is the limit, as each round found it */
     struct vex_samples ratios;
-    struct vex_samples versus_one; /* rate by the rate of one client in the same round */
+    struct vex_samples versus_first; /* rate by that of the first load in the same round */
     double wall_s;
     double client_s; /* processor time */
     double daemon_s;
@@ -229,12 +231,16 @@ static bool run_load(struct ingest *ingest, struct load *load, uint64_t duration
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
 
-static bool measure_disk(struct ingest *ingest, uint64_t duration_ns, struct disk_point *out)
+static bool measure_disk(struct ingest *ingest, bool of_batches, uint64_t duration_ns,
+                         struct disk_point *out)
 {
     /* The daemon may still be preparing its next file. */
     vex_instance_settle(&ingest->instance);
     for (int i = 0; i < FIGURES; i++) {
         struct disk_figure *figure = &ingest->figures[i];
+        if (figure->of_batches != of_batches) {
+            continue;
+        }
         if (!vex_disk_measure(&ingest->disk, figure->method, figure->bytes, duration_ns,
                               &out->rates[i], &figure->latencies_us)) {
             return false;
@@ -255,43 +261,46 @@ static double mean_rate(const struct disk_point points[2], enum figure figure)
 static void compare(const struct ingest *ingest, struct load *load, double rate,
                     const struct disk_point points[2])
 {
-    double fdatasync_rate = mean_rate(points, FIGURE_FDATASYNC);
-    double dsync_rate = mean_rate(points, FIGURE_DSYNC);
     vex_samples_add(&load->rates, rate);
-    if (load->items > 1) {
+    if (load->of_batches) {
         /* Bytes by bytes: of the vectors alone, so that what we put around them is our loss. */
         const struct disk_figure *stream = &ingest->figures[FIGURE_STREAM];
-        double disk_bytes = mean_rate(points, FIGURE_STREAM) * (double)stream->bytes;
+        double limit = mean_rate(points, FIGURE_STREAM);
         double bytes = rate * (double)load->items * ingest->dim * sizeof(float);
-        vex_samples_add(&load->disk_rates, mean_rate(points, FIGURE_STREAM));
-        vex_samples_add(&load->ratios, bytes / disk_bytes);
+        vex_samples_add(&load->disk_rates, limit);
+        vex_samples_add(&load->ratios, bytes / (limit * (double)stream->bytes));
         return;
     }
     /* fmax passes over a NAN. */
-    double limit = fmax(fdatasync_rate, dsync_rate);
+    double limit = fmax(mean_rate(points, FIGURE_FDATASYNC), mean_rate(points, FIGURE_DSYNC));
     vex_samples_add(&load->disk_rates, limit);
     vex_samples_add(&load->ratios, rate / limit);
-    double one = ingest->loads[0].rates.values[load->rates.count - 1];
-    vex_samples_add(&load->versus_one, rate / one);
+    double first = ingest->loads[0].rates.values[load->rates.count - 1];
+    vex_samples_add(&load->versus_first, rate / first);
 }
 
-static bool run_rounds(struct ingest *ingest)
+/* All rounds of the inserts, or of the batches. */
+static bool run_rounds(struct ingest *ingest, bool of_batches)
 {
     uint64_t rounds = ingest->values[ROUNDS].count;
     uint64_t slice_ns = (uint64_t)(ingest->values[SECONDS].seconds * 1e9 / (double)rounds);
     struct disk_point points[2];
-    if (!measure_disk(ingest, slice_ns / 2, &points[1])) {
+    if (!measure_disk(ingest, of_batches, slice_ns / 2, &points[1])) {
         return false;
     }
     for (uint64_t round = 0; round < rounds; round++) {
-        vex_bench_note("round %llu of %llu", (unsigned long long)round + 1,
-                       (unsigned long long)rounds);
+        vex_bench_note("%s: round %llu of %llu", of_batches ? "batches" : "inserts",
+                       (unsigned long long)round + 1, (unsigned long long)rounds);
         for (size_t i = 0; i < ingest->loads_count; i++) {
             struct load *load = &ingest->loads[i];
+            if (load->of_batches != of_batches) {
+                continue;
+            }
             double rate = 0;
             points[0] = points[1];
             if (!run_load(ingest, load, slice_ns, &rate) ||
-                !measure_disk(ingest, slice_ns / 2, &points[1]) || vex_bench_stopped()) {
+                !measure_disk(ingest, of_batches, slice_ns / 2, &points[1]) ||
+                vex_bench_stopped()) {
                 return false;
             }
             compare(ingest, load, rate, points);
@@ -322,7 +331,7 @@ static bool print_disk(struct ingest *ingest, struct disk_figure *figure)
 
 static const char *limit_name(struct ingest *ingest, const struct load *load)
 {
-    if (load->items > 1) {
+    if (load->of_batches) {
         return ingest->figures[FIGURE_STREAM].name;
     }
     double fdatasync_rate = vex_samples_median(&ingest->figures[FIGURE_FDATASYNC].rates);
@@ -334,7 +343,7 @@ static bool print_load(struct ingest *ingest, struct load *load)
 {
     double rate = vex_samples_median(&load->rates);
     struct vex_line line;
-    vex_line_begin(&line, load->what);
+    vex_line_begin(&line, load->of_batches ? "batch" : "insert");
     vex_line_count(&line, "clients", load->clients);
     vex_line_text(&line, "client_kind", "threads, each with its own connection");
     vex_line_count(&line, "dim", ingest->dim);
@@ -350,9 +359,9 @@ static bool print_load(struct ingest *ingest, struct load *load)
     vex_line_real(&line, "ratio", vex_samples_median(&load->ratios));
     vex_line_real(&line, "ratio_least", vex_samples_quantile(&load->ratios, 0));
     vex_line_real(&line, "ratio_greatest", vex_samples_quantile(&load->ratios, 1));
-    if (load->items == 1) {
+    if (!load->of_batches) {
         vex_line_count(&line, "vs_clients", ingest->loads[0].clients);
-        vex_line_real(&line, "vs", vex_samples_median(&load->versus_one));
+        vex_line_real(&line, "vs", vex_samples_median(&load->versus_first));
     }
     vex_line_real(&line, "writes_per_commit", (double)load->writes / (double)load->commits);
     vex_line_real(&line, "client_cores", load->client_s / load->wall_s);
@@ -374,12 +383,12 @@ static bool print_all(struct ingest *ingest)
 
 /* ---- the run --------------------------------------------------------------------------------- */
 
-static void add_loads(struct ingest *ingest, const char *what,
-                      const struct vex_bench_value *clients, size_t items)
+static void add_loads(struct ingest *ingest, bool of_batches, const struct vex_bench_value *clients,
+                      size_t items)
 {
     for (size_t i = 0; i < clients->list_count; i++) {
         ingest->loads[ingest->loads_count++] = (struct load){
-            .what = what,
+            .of_batches = of_batches,
             .clients = (unsigned)clients->list[i],
             .items = items,
         };
@@ -422,6 +431,7 @@ static bool open_disk(struct ingest *ingest)
     };
     ingest->figures[FIGURE_STREAM] = (struct disk_figure){
         .name = direct ? "dsync, as large as a batch" : "fdatasync, as large as a batch",
+        .of_batches = true,
         .bytes = batch_bytes,
         .method = direct ? VEX_DISK_DSYNC : VEX_DISK_FDATASYNC,
     };
@@ -452,7 +462,7 @@ static void end(struct ingest *ingest)
         vex_samples_deinit(&load->latencies_us);
         vex_samples_deinit(&load->disk_rates);
         vex_samples_deinit(&load->ratios);
-        vex_samples_deinit(&load->versus_one);
+        vex_samples_deinit(&load->versus_first);
     }
     vex_instance_close(&ingest->instance);
     free(ingest);
@@ -463,16 +473,16 @@ static bool run(const struct vex_bench_value *values)
     struct ingest *ingest = vex_bench_alloc(1, sizeof(*ingest));
     ingest->values = values;
     ingest->dim = (uint32_t)values[DIM].count;
-    add_loads(ingest, "insert", &values[CLIENTS], 1);
-    add_loads(ingest, "batch", &values[BATCH_CLIENTS], values[BATCH].count);
+    add_loads(ingest, false, &values[CLIENTS], 1);
+    add_loads(ingest, true, &values[BATCH_CLIENTS], values[BATCH].count);
     bool sound = check_sizes(values) && vex_instance_open(&ingest->instance, &values[DIR]);
     if (sound && ingest->instance.in_memory) {
         sound = vex_bench_fail("%s is in memory (%s): nothing is durable there; give a --dir on a "
                                "disk",
                                ingest->instance.root, ingest->instance.file_system);
     }
-    sound = sound && open_disk(ingest) && connect_clients(ingest) && run_rounds(ingest) &&
-            print_all(ingest);
+    sound = sound && open_disk(ingest) && connect_clients(ingest) && run_rounds(ingest, false) &&
+            run_rounds(ingest, true) && print_all(ingest);
     end(ingest);
     return sound;
 }

@@ -128,7 +128,8 @@ bool vex_disk_measure(struct vex_disk *disk, enum vex_disk_method method, size_t
             vex_samples_add(latencies_us, (double)(now_ns - before_ns) * 1e-3);
         }
         before_ns = now_ns;
-    } while (before_ns - start_ns < duration_ns && !vex_bench_stopped());
+    } while (before_ns - start_ns < duration_ns && (count + 1) * bytes <= FILE_BYTES &&
+             !vex_bench_stopped());
     *out_rate = (double)count * 1e9 / (double)(before_ns - start_ns);
     return true;
 }

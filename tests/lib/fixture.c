@@ -3,7 +3,6 @@
  */
 #include "tests/lib/fixture.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -21,12 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shm/region.h"
+
 #define START_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS 30000u
 #define WORDS_MAX 16
 #define LINE_BYTES 512u
 #define MANIFEST_BLOCK_BYTES 4096
-#define UUID_BYTES 16
 #define UUID_OFFSET 16 /* in each block of the manifest */
 
 /* ---- small things ---------------------------------------------------------------------------- */
@@ -160,26 +160,6 @@ static void kill_holder(const char *lock_path)
     }
 }
 
-/* Removes the shared memory of one instance; its names are made in shm/region.c. */
-static void unlink_regions(const unsigned char *uuid)
-{
-    char prefix[64];
-    int length = snprintf(prefix, sizeof(prefix), "vexdb-");
-    for (size_t i = 0; i < UUID_BYTES; i++) {
-        length += snprintf(prefix + length, sizeof(prefix) - (size_t)length, "%02x", uuid[i]);
-    }
-    DIR *directory = opendir("/dev/shm");
-    struct dirent *item;
-    while (directory && (item = readdir(directory))) {
-        if (strncmp(item->d_name, prefix, (size_t)length) == 0) {
-            (void)unlinkat(dirfd(directory), item->d_name, 0);
-        }
-    }
-    if (directory) {
-        (void)closedir(directory);
-    }
-}
-
 static void remove_shared_memory(const char *manifest_path)
 {
     unsigned char manifest[2 * MANIFEST_BLOCK_BYTES] = {0};
@@ -189,8 +169,14 @@ static void remove_shared_memory(const char *manifest_path)
     }
     size_t got = fread(manifest, 1, sizeof(manifest), file);
     (void)fclose(file);
+    char directory[VEX_FIXTURE_PATH_MAX];
+    (void)snprintf(directory, sizeof(directory), "%.*s",
+                   (int)(strlen(manifest_path) - strlen("/MANIFEST")), manifest_path);
     for (size_t block = 0; block + MANIFEST_BLOCK_BYTES <= got; block += MANIFEST_BLOCK_BYTES) {
-        unlink_regions(manifest + block + UUID_OFFSET);
+        uint8_t key[VEX_UUID_BYTES];
+        if (vex_region_key(key, manifest + block + UUID_OFFSET, directory) == 0) {
+            vex_region_unlink_all(key);
+        }
     }
 }
 
@@ -389,6 +375,24 @@ void vex_fixture_start(struct vex_fixture *fixture, const char *const *words)
     if (status != VEX_OK) {
         vex_fixture_die("vexd does not start: %s", error.message);
     }
+}
+
+void vex_fixture_start_and_kill(struct vex_fixture *fixture, const char *const *words,
+                                uint32_t after_us)
+{
+    int fds[2];
+    if (fixture->daemon != 0 || pipe2(fds, O_CLOEXEC) != 0) {
+        vex_fixture_die("start vexd: one runs already, or no pipe");
+    }
+    pid_t pid = vex_fixture_fork();
+    if (pid == 0) {
+        become_vexd(fixture, words, fds[1]);
+    }
+    (void)close(fds[1]);
+    (void)usleep(after_us);
+    (void)kill(pid, SIGKILL);
+    (void)vex_fixture_await(pid, STOP_TIMEOUT_MS);
+    (void)close(fds[0]);
 }
 
 static int end_daemon(struct vex_fixture *fixture, int signal_number)

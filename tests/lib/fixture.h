@@ -50,6 +50,9 @@ enum vex_status vex_fixture_try_start(struct vex_fixture *fixture, const char *c
                                       int *out_exit_code, struct vex_error *error);
 /* As above, but must succeed. Another daemon's ring may hold the lock for a moment: tries again. */
 void vex_fixture_start(struct vex_fixture *fixture, const char *const *words);
+/* Starts vexd and kills it after so long, ready or not: a crash while it starts. */
+void vex_fixture_start_and_kill(struct vex_fixture *fixture, const char *const *words,
+                                uint32_t after_us);
 /* Both return the exit code, or minus the signal, with which the daemon ended. */
 int vex_fixture_stop(struct vex_fixture *fixture);
 int vex_fixture_kill(struct vex_fixture *fixture);

@@ -11,6 +11,8 @@
  * The window in which a wrong protocol fails is the time that a store waits in the processor's buffer.
  * Before a reader pins it stores to memory that is in no cache: those stores queue up in front of the
  * pin's, and a pin that is not ordered before the load of the generation comes too late by their time.
+ * That one shows without the sanitizer, whose own locks empty the buffer; a weak end of a pin or a weak
+ * scan shows with it only.
  *
  * The second case is a page that is revoked: there the writer does not wait for pins. What is read may
  * change any time, so its words are atomic, and ordered as the system call that takes real memory back

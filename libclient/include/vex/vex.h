@@ -301,7 +301,7 @@ struct vex_search_info {
     size_t size;
     uint64_t count;        /* hits over all queries */
     bool complete;         /* true: each query got its k nearest, or all rows there are */
-    bool stale;            /* true: no daemon is connected, the snapshot may be old */
+    bool stale;            /* true: the daemon is gone or silent, the snapshot may be old */
     const char *mode;      /* "exact"; static storage */
     uint64_t snapshot_lsn; /* the state that was searched */
     uint64_t rows_visited; /* rows compared, over all queries */
