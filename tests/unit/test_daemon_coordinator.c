@@ -45,7 +45,7 @@ static uint64_t seed;
 struct instance {
     struct vex_temp_dir directory;
     struct vex_coordinator *coordinator;
-    uint8_t uuid[VEX_UUID_BYTES];
+    uint8_t key[VEX_UUID_BYTES];
 };
 
 static const struct vex_coordinator_options options = {NULL, 64 * 1024, 1024 * 1024};
@@ -58,7 +58,7 @@ static void start(struct instance *instance)
     if (status != VEX_OK) {
         fail_msg("open: %s: %s", vex_base_status_name(status), error.message);
     }
-    memcpy(instance->uuid, vex_coordinator_uuid(instance->coordinator), VEX_UUID_BYTES);
+    memcpy(instance->key, vex_coordinator_key(instance->coordinator), VEX_UUID_BYTES);
 }
 
 static void stop(struct instance *instance)
@@ -87,7 +87,7 @@ static int remove_instance(void **state)
 {
     struct instance *instance = *state;
     stop(instance);
-    vex_region_unlink_all(instance->uuid);
+    vex_region_unlink_all(instance->key);
     vex_temp_dir_remove(&instance->directory);
     free(instance);
     return 0;
@@ -237,14 +237,14 @@ struct reader {
     struct vex_view view;
 };
 
-static void open_segments(struct reader *reader, const uint8_t *uuid)
+static void open_segments(struct reader *reader, const uint8_t *key)
 {
     struct vex_list_block list;
     assert_true(vex_control_list(reader->control.memory, reader->state.list_block,
                                  reader->state.list_id, &list));
     for (uint32_t i = 0; i < list.segments_count; i++) {
         char name[VEX_REGION_NAME_MAX];
-        vex_region_segment_name(name, uuid, list.segments[i].segment_id);
+        vex_region_segment_name(name, key, list.segments[i].segment_id);
         assert_int_equal(vex_region_open(&reader->regions[i], name, false, NULL), VEX_OK);
         struct vex_segment *segment = &reader->segments[i];
         assert_int_equal(
@@ -267,10 +267,10 @@ static struct reader *open_reader(const struct instance *instance, const char *c
     struct reader *reader = calloc(1, sizeof(*reader));
     assert_non_null(reader);
     char name[VEX_REGION_NAME_MAX];
-    vex_region_control_name(name, instance->uuid);
+    vex_region_control_name(name, instance->key);
     assert_int_equal(vex_region_open(&reader->control, name, false, NULL), VEX_OK);
     const void *control = reader->control.memory;
-    assert_int_equal(vex_control_check(control, reader->control.bytes, instance->uuid, NULL),
+    assert_int_equal(vex_control_check(control, reader->control.bytes, instance->key, NULL),
                      VEX_OK);
     reader->published_lsn = vex_control_published_lsn(control);
     for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX && !reader->found; slot++) {
@@ -286,7 +286,7 @@ static struct reader *open_reader(const struct instance *instance, const char *c
     reader->view.metric = reader->facts.metric;
     reader->view.lsn = reader->state.lsn;
     if (reader->found && reader->state.list_id != 0) {
-        open_segments(reader, instance->uuid);
+        open_segments(reader, instance->key);
     }
     return reader;
 }
@@ -457,7 +457,7 @@ static void closing_marks_the_memory_gone_and_takes_its_names(void **state)
     assert_int_equal(vex_control_state(reader->control.memory), VEX_DAEMON_GONE);
     assert_item(reader, 1, 1, NULL);
     char name[VEX_REGION_NAME_MAX];
-    vex_region_control_name(name, instance->uuid);
+    vex_region_control_name(name, instance->key);
     struct vex_region region;
     assert_int_equal(vex_region_open(&region, name, false, NULL), VEX_ERR_NOT_FOUND);
     assert_int_equal(vex_region_open(&region, reader->regions[0].name, false, NULL),
@@ -1098,7 +1098,7 @@ static bool region_exists(const struct instance *instance, uint64_t segment_id)
 {
     char name[VEX_REGION_NAME_MAX];
     struct vex_region region;
-    vex_region_segment_name(name, instance->uuid, segment_id);
+    vex_region_segment_name(name, instance->key, segment_id);
     enum vex_status status = vex_region_open(&region, name, false, NULL);
     vex_region_close(&region);
     return status == VEX_OK;
