@@ -252,6 +252,8 @@ int main(int count, char **words)
     raise_descriptor_limit();
     /* Whoever waits for the ready line may have gone. */
     (void)signal(SIGPIPE, SIG_IGN);
+    /* A file size limit is an error to report, not a reason to die. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     struct instance instance = {.lock = -1};
     struct vex_error error = {0};
     enum vex_status status = start(&options, &instance, &error);

@@ -8,10 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/panic.h"
 #include "shm/wire.h"
 
+#define PAGE_TIMEOUT_NS UINT64_C(5000000000)
 #define CACHE_ENTRIES 4u /* attachments a thread uses in turn without looking for its slot */
 
 /* ---- per process and per thread -------------------------------------------------------------- */
@@ -138,12 +140,13 @@ static enum vex_status map_page(struct attachment *attachment, int fd, struct ve
     return VEX_OK;
 }
 
-static enum vex_status greet(struct attachment *attachment, struct vex_error *error)
+static enum vex_status greet(struct attachment *attachment, uint64_t deadline_ns,
+                             struct vex_error *error)
 {
     struct vex_hello hello = {.layout_hash = vex_layout_hash(), .pid = (uint32_t)getpid()};
     struct vex_reply reply;
     enum vex_status status = vex_connection_call(attachment->connection, VEX_OP_HELLO, &hello,
-                                                 sizeof(hello), false, &reply, error);
+                                                 sizeof(hello), false, deadline_ns, &reply, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -191,15 +194,13 @@ enum vex_status vex_attachment_open(const char *directory, uint32_t timeout_ms,
     if (!attachment) {
         return vex_error_set(error, VEX_ERR_NOMEM, "attach: out of memory");
     }
+    uint64_t deadline_ns = vex_clock_ns() + timeout_ms * UINT64_C(1000000);
     (void)pthread_mutex_init(&attachment->lock, NULL);
     /* relaxed: only uniqueness counts. */
     attachment->serial = atomic_fetch_add_explicit(&last_serial, 1, memory_order_relaxed) + 1;
     enum vex_status status =
         vex_connection_open(directory, timeout_ms, &attachment->connection, error);
-    status = status == VEX_OK ? greet(attachment, error) : status;
-    if (status == VEX_OK) {
-        vex_connection_set_timeout(attachment->connection, 0);
-    }
+    status = status == VEX_OK ? greet(attachment, deadline_ns, error) : status;
     status = status == VEX_OK ? map_control(attachment, error) : status;
     if (status != VEX_OK) {
         vex_attachment_close(attachment);
@@ -238,9 +239,10 @@ void vex_attachment_abandon(struct attachment *attachment)
 
 static enum vex_status add_page(struct attachment *attachment, struct vex_error *error)
 {
+    uint64_t deadline_ns = vex_clock_ns() + PAGE_TIMEOUT_NS;
     struct vex_reply reply;
     enum vex_status status = vex_connection_call(attachment->connection, VEX_OP_SLOT_PAGE, NULL, 0,
-                                                 false, &reply, error);
+                                                 false, deadline_ns, &reply, error);
     if (status != VEX_OK) {
         return status;
     }

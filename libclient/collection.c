@@ -17,7 +17,7 @@ static enum vex_status change(struct vex_db *db, uint16_t op, const void *body, 
         return status;
     }
     struct vex_reply reply;
-    status = vex_connection_call(attachment->connection, op, body, bytes, true, &reply, error);
+    status = vex_connection_call(attachment->connection, op, body, bytes, true, 0, &reply, error);
     vex_db_done(db, attachment);
     if (status == VEX_OK) {
         vex_buffer_deinit(&reply.body);

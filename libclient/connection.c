@@ -37,7 +37,6 @@ struct vex_connection {
     struct pending *pendings;
     uint64_t next_request;
     _Atomic bool broken;
-    bool timed_out; /* why it broke */
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -61,16 +60,11 @@ static int connect_in(const char *directory, int fd)
     return failure;
 }
 
-static void set_timeout(int fd, uint32_t timeout_ms)
+/* Bounds connect(), which waits while the daemon's queue is full. */
+static void set_send_timeout(int fd, uint32_t timeout_ms)
 {
     struct timeval timeout = {timeout_ms / 1000, (timeout_ms % 1000) * 1000};
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-}
-
-void vex_connection_set_timeout(struct vex_connection *connection, uint32_t timeout_ms)
-{
-    set_timeout(connection->fd, timeout_ms);
 }
 
 static enum vex_status connect_status(int os_errno)
@@ -94,8 +88,9 @@ enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
     if (fd < 0) {
         return vex_error_os(error, VEX_ERR_UNAVAILABLE, errno, "socket");
     }
-    set_timeout(fd, timeout_ms);
+    set_send_timeout(fd, timeout_ms);
     int failure = connect_in(directory, fd);
+    set_send_timeout(fd, 0);
     struct vex_connection *connection = failure ? NULL : calloc(1, sizeof(*connection));
     if (!connection) {
         (void)close(fd);
@@ -109,7 +104,11 @@ enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
     connection->next_request = 1;
     (void)pthread_mutex_init(&connection->send_lock, NULL);
     (void)pthread_mutex_init(&connection->lock, NULL);
-    (void)pthread_cond_init(&connection->changed, NULL);
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&connection->changed, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
     *out_connection = connection;
     return VEX_OK;
 }
@@ -119,6 +118,7 @@ void vex_connection_close(struct vex_connection *connection)
     if (!connection) {
         return;
     }
+    (void)shutdown(connection->fd, SHUT_RDWR);
     (void)close(connection->fd);
     (void)pthread_cond_destroy(&connection->changed);
     (void)pthread_mutex_destroy(&connection->lock);
@@ -248,20 +248,38 @@ static void break_connection(struct vex_connection *connection)
     }
 }
 
+/* False if nothing came before the deadline. */
+static bool await_input(int fd, uint64_t deadline_ns)
+{
+    while (deadline_ns) {
+        uint64_t now_ns = vex_clock_ns();
+        if (now_ns >= deadline_ns) {
+            return false;
+        }
+        struct pollfd input = {.fd = fd, .events = POLLIN};
+        if (poll(&input, 1, (int)((deadline_ns - now_ns) / 1000000u) + 1) > 0) {
+            break;
+        }
+    }
+    return true;
+}
+
 /* With `lock` held; gives it up while reading. */
-static void read_one_reply(struct vex_connection *connection)
+static void read_one_reply(struct vex_connection *connection, uint64_t deadline_ns)
 {
     connection->reading = true;
     (void)pthread_mutex_unlock(&connection->lock);
     struct vex_frame_head head;
     struct vex_reply reply = {.fd = -1};
-    errno = 0;
+    if (!await_input(connection->fd, deadline_ns)) {
+        (void)pthread_mutex_lock(&connection->lock);
+        connection->reading = false;
+        return;
+    }
     bool received = receive_frame(connection->fd, &head, &reply);
-    int failure = errno;
     (void)pthread_mutex_lock(&connection->lock);
     connection->reading = false;
     if (!received) {
-        connection->timed_out = failure == EAGAIN || failure == EWOULDBLOCK;
         drop_reply(&reply);
         break_connection(connection);
         return;
@@ -276,7 +294,9 @@ static void read_one_reply(struct vex_connection *connection)
         pending->reply = reply;
     } else {
         drop_reply(&reply);
-        break_connection(connection); /* nobody asked for this */
+        if (head.request == 0 || head.request >= connection->next_request) {
+            break_connection(connection); /* nobody ever asked for this */
+        }
     }
 }
 
@@ -322,13 +342,9 @@ static bool send_request(struct vex_connection *connection, struct pending *pend
     return usable;
 }
 
-static enum vex_status refusal(const struct vex_connection *connection, struct pending *pending,
-                               bool changes, struct vex_error *error)
+static enum vex_status refusal(struct pending *pending, bool changes, struct vex_error *error)
 {
     bool lost = pending->reply.body.data == NULL;
-    if (lost && !changes && connection->timed_out) {
-        return vex_error_set(error, VEX_ERR_TIMEOUT, "vexd does not answer");
-    }
     if (lost) {
         enum vex_status status = changes ? VEX_ERR_UNKNOWN_OUTCOME : VEX_ERR_UNAVAILABLE;
         return vex_error_set(error, status, "the connection to vexd broke%s",
@@ -342,27 +358,44 @@ static enum vex_status refusal(const struct vex_connection *connection, struct p
     return status;
 }
 
+/* With `lock` held. */
+static void await_other_reader(struct vex_connection *connection, uint64_t deadline_ns)
+{
+    if (deadline_ns == 0) {
+        (void)pthread_cond_wait(&connection->changed, &connection->lock);
+        return;
+    }
+    struct timespec until = {(time_t)(deadline_ns / 1000000000u),
+                             (long)(deadline_ns % 1000000000u)};
+    (void)pthread_cond_timedwait(&connection->changed, &connection->lock, &until);
+}
+
 enum vex_status vex_connection_call(struct vex_connection *connection, uint16_t op,
                                     const void *body, size_t bytes, bool changes,
-                                    struct vex_reply *out_reply, struct vex_error *error)
+                                    uint64_t deadline_ns, struct vex_reply *out_reply,
+                                    struct vex_error *error)
 {
     struct pending pending = {.reply = {.fd = -1}};
     if (!send_request(connection, &pending, op, body, bytes)) {
         return vex_error_set(error, VEX_ERR_UNAVAILABLE, "the connection to vexd is broken");
     }
     (void)pthread_mutex_lock(&connection->lock);
-    while (!pending.done) {
+    while (!pending.done && (deadline_ns == 0 || vex_clock_ns() < deadline_ns)) {
         if (connection->reading) {
-            (void)pthread_cond_wait(&connection->changed, &connection->lock);
+            await_other_reader(connection, deadline_ns);
         } else {
-            read_one_reply(connection);
+            read_one_reply(connection, deadline_ns);
             (void)pthread_cond_broadcast(&connection->changed);
         }
     }
+    /* A reply that comes after this finds nobody, and is dropped. */
     delist(connection, &pending);
     (void)pthread_mutex_unlock(&connection->lock);
+    if (!pending.done) {
+        return vex_error_set(error, VEX_ERR_TIMEOUT, "vexd does not answer");
+    }
     if (pending.status != VEX_OK) {
-        return refusal(connection, &pending, changes, error);
+        return refusal(&pending, changes, error);
     }
     *out_reply = pending.reply;
     return VEX_OK;

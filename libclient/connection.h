@@ -23,13 +23,11 @@
 
 struct vex_connection;
 
-/* Connects to vexd.sock in `directory`; calls are bounded by `timeout_ms` each until set otherwise.
- * Errors: UNAVAILABLE, TIMEOUT, PERMISSION, NOMEM. */
+/* Connects to vexd.sock in `directory`. Errors: UNAVAILABLE, TIMEOUT, PERMISSION, NOMEM. */
 enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
                                     struct vex_connection **out_connection,
                                     struct vex_error *error);
-/* For every following send and receive; 0 = wait for ever. One that runs out breaks the connection. */
-void vex_connection_set_timeout(struct vex_connection *connection, uint32_t timeout_ms);
+/* The daemon sees the end at once, even if a forked child still holds the descriptor. */
 void vex_connection_close(struct vex_connection *connection);
 /* In a forked child: gives the descriptor up without touching the locks. */
 void vex_connection_abandon(struct vex_connection *connection);
@@ -42,11 +40,13 @@ struct vex_reply {
 
 /*
  * Sends one request and waits for its reply. A refusal by the daemon becomes this call's error.
- * `changes`: the request may change something, so a lost reply is UNKNOWN_OUTCOME.
+ * `changes`: the request may change something, so a lost reply is UNKNOWN_OUTCOME. `deadline_ns`
+ * (vex_clock_ns, 0 = none) is for requests that change nothing: TIMEOUT.
  */
 enum vex_status vex_connection_call(struct vex_connection *connection, uint16_t op,
                                     const void *body, size_t bytes, bool changes,
-                                    struct vex_reply *out_reply, struct vex_error *error);
+                                    uint64_t deadline_ns, struct vex_reply *out_reply,
+                                    struct vex_error *error);
 /* Waits until the daemon closes the connection. False on time-out. */
 bool vex_connection_await_end(struct vex_connection *connection, uint64_t deadline_ns);
 

@@ -16,7 +16,6 @@
 
 #define OPEN_TIMEOUT_MS 30000u
 #define IDLE_TIMEOUT_MS 10000u
-#define READER_LOCK_NS 50000000
 #define READER_ATTACH_TIMEOUT_MS 1000u /* a read does not wait longer for a daemon that hangs */
 #define CONNECT_PAUSE_NS 5000000
 
@@ -94,9 +93,14 @@ static bool may_pass(enum vex_status status)
     return status == VEX_ERR_UNAVAILABLE || status == VEX_ERR_BUSY;
 }
 
+static uint64_t deadline_of(const struct vex_db *db)
+{
+    return vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
+}
+
 static enum vex_status attach_or_spawn_locked(struct vex_db *db, struct vex_error *error)
 {
-    uint64_t deadline_ns = vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
+    uint64_t deadline_ns = deadline_of(db);
     for (;;) {
         uint64_t now_ns = vex_clock_ns();
         uint32_t left_ms =
@@ -146,14 +150,8 @@ void vex_db_done(struct vex_db *db, struct attachment *attachment)
 
 void vex_db_try_attach(struct vex_db *db)
 {
-    /* Whoever holds the lock for longer is starting a daemon, and nobody has been promised anything by a
-     * daemon that is starting: read on. */
-    struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += READER_LOCK_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    if (pthread_mutex_timedlock(&db->lock, &until) != 0) {
+    /* Whoever holds the lock is attaching or starting a daemon: a read does not wait for that. */
+    if (pthread_mutex_trylock(&db->lock) != 0) {
         return;
     }
     struct attachment *attachment = current_of(db);
@@ -330,8 +328,8 @@ enum vex_status vex_get_stats(struct vex_db *db, struct vex_stats *out, struct v
         return status;
     }
     struct vex_reply reply;
-    status =
-        vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false, &reply, error);
+    status = vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false,
+                                 deadline_of(db), &reply, error);
     uint8_t uuid[VEX_UUID_BYTES];
     memcpy(uuid, attachment->uuid, sizeof(uuid));
     vex_db_done(db, attachment);
@@ -388,12 +386,11 @@ enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error)
     struct vex_reply reply;
     if (status == VEX_OK) {
         status = vex_connection_call(attachment->connection, VEX_OP_SHUTDOWN, NULL, 0, false,
-                                     &reply, error);
+                                     deadline_of(db), &reply, error);
     }
     if (status == VEX_OK) {
         vex_buffer_deinit(&reply.body);
-        uint64_t deadline_ns = vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
-        if (!vex_connection_await_end(attachment->connection, deadline_ns)) {
+        if (!vex_connection_await_end(attachment->connection, deadline_of(db))) {
             status = vex_error_set(error, VEX_ERR_TIMEOUT, "vexd has not stopped yet");
         }
     }

@@ -105,7 +105,7 @@ static enum vex_status send_batch(struct vex_collection *collection, enum vex_wr
     }
     if (vex_write_encode(&body, &input)) {
         status = vex_connection_call(attachment->connection, VEX_OP_WRITE, body.data, body.bytes,
-                                     true, reply, error);
+                                     true, 0, reply, error);
     } else {
         status = vex_error_set(error, VEX_ERR_NOMEM, "write: out of memory");
     }

@@ -12,7 +12,7 @@
  * more: batches use that up, so they come last and their disk figure is kept short. A client is a thread of this process with a connection of its own: for the
  * daemon that is the same as a process, and for a machine with few cores it is the cheaper one,
  * since switching between threads keeps the address space. Clients, daemon and kernel share the
- * cores; `client_cores` and `daemon_cores` say how much of them each one took.
+ * cores, so the processor time of both sides is printed too.
  */
 #include <math.h>
 #include <stdio.h>
@@ -364,6 +364,8 @@ static bool print_load(struct ingest *ingest, struct load *load)
         vex_line_real(&line, "vs", vex_samples_median(&load->versus_first));
     }
     vex_line_real(&line, "writes_per_commit", (double)load->writes / (double)load->commits);
+    vex_line_real(&line, "client_cpu_us", load->client_s * 1e6 / (double)load->writes);
+    vex_line_real(&line, "daemon_cpu_us", load->daemon_s * 1e6 / (double)load->writes);
     vex_line_real(&line, "client_cores", load->client_s / load->wall_s);
     vex_line_real(&line, "daemon_cores", load->daemon_s / load->wall_s);
     return vex_line_end(&line);

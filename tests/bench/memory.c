@@ -66,7 +66,10 @@ __attribute__((target("avx512f"))) static uint64_t sum_avx512(const uint64_t *wo
     for (size_t j = 1; j < 8; j++) {
         sums[0] = _mm512_add_epi64(sums[0], sums[j]);
     }
-    return (uint64_t)_mm512_reduce_add_epi64(sums[0]);
+    /* Not _mm512_reduce_add_epi64: its last addition is a signed one, and sums wrap. */
+    uint64_t parts[8];
+    memcpy(parts, &sums[0], sizeof(parts));
+    return parts[0] + parts[1] + parts[2] + parts[3] + parts[4] + parts[5] + parts[6] + parts[7];
 }
 
 #endif

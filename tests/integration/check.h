@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -69,6 +70,11 @@ static inline void check_message(const char *call, enum vex_status expected, con
         fail_msg("%s: '%s' does not name '%s'", call, message, word);
     }
 }
+
+/* VEX_TEST_FILTER=<pattern> runs the cases whose name matches, with * and ? as in file names. */
+#define run_cases(name, tests)                                                                     \
+    (cmocka_set_test_filter(getenv("VEX_TEST_FILTER")),                                            \
+     cmocka_run_group_tests_name((name), (tests), NULL, NULL))
 
 /* ---- an instance with its daemon, for cmocka's setup and teardown ----------------------------- */
 

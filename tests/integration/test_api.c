@@ -708,5 +708,5 @@ int main(void)
         with_daemon(wait_wakes_up_with_the_write),
         with_daemon(shutdown_returns_when_the_daemon_has_gone),
     };
-    return cmocka_run_group_tests_name("api", tests, NULL, NULL);
+    return run_cases("api", tests);
 }

@@ -1037,5 +1037,5 @@ int main(void)
         SCENE(slot_pages_are_limited),
         SCENE(scribbling_into_a_slot_page_harms_nobody),
     };
-    return cmocka_run_group_tests_name("bad clients", tests, NULL, NULL);
+    return run_cases("bad clients", tests);
 }

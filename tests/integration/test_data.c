@@ -229,5 +229,5 @@ int main(void)
         return EXIT_SKIPPED;
     }
     const struct CMUnitTest tests[] = {with_daemon(every_set_agrees_with_its_ground_truth)};
-    return cmocka_run_group_tests_name("data", tests, NULL, NULL);
+    return run_cases("data", tests);
 }

@@ -251,6 +251,163 @@ static void writes_start_a_daemon_whenever_there_is_none(void **state)
     }
 }
 
+static char *make_slow_vexd(const struct vex_fixture *fixture)
+{
+    static char script[VEX_FIXTURE_PATH_MAX];
+    (void)snprintf(script, sizeof(script), "%s/slow", fixture->root.path);
+    FILE *file = fopen(script, "w");
+    assert_non_null(file);
+    fprintf(file, "#!/bin/sh\nsleep 1\nexec '%s' \"$@\"\n", vex_fixture_vexd());
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(script, 0700), 0);
+    return script;
+}
+
+static void *write_one(void *argument)
+{
+    struct vex_collection *collection = argument;
+    const float vector[1] = {2};
+    return vex_upsert(collection, 2, vector, 1, NULL, 0, NULL, NULL) == VEX_OK ? NULL : argument;
+}
+
+/* One thread's write starts a daemon, which takes a second; another thread reads all the while. */
+static void reads_do_not_wait_for_a_daemon_that_starts(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    struct vex_open_options options = spawning(5000);
+    options.vexd_path = make_slow_vexd(fixture);
+    struct vex_db *db = NULL;
+    assert_ok(vex_open(fixture->directory, &options, &db, sink));
+    struct vex_collection *collection = vex_fixture_collection(db, "points", 1, VEX_METRIC_L2);
+    const float vector[1] = {1};
+    assert_ok(vex_upsert(collection, 1, vector, 1, NULL, 0, NULL, sink));
+    assert_int_equal(count_of(collection), 1);
+    assert_ok(vex_shutdown(db, sink));
+    assert_int_equal(count_of(collection), 1);
+    pthread_t writer;
+    uint64_t start_ms = vex_fixture_now_ms();
+    assert_int_equal(pthread_create(&writer, NULL, write_one, collection), 0);
+    unsigned reads = 0;
+    unsigned slow = 0; /* a few may meet a busy machine */
+    while (vex_fixture_now_ms() - start_ms < 900) {
+        uint64_t before_ms = vex_fixture_now_ms();
+        assert_true(exists_in(collection, 1));
+        slow += vex_fixture_now_ms() - before_ms >= 40;
+        reads++;
+    }
+    void *failed = NULL;
+    assert_int_equal(pthread_join(writer, &failed), 0);
+    assert_null(failed);
+    assert_int_equal(count_of(collection), 2);
+    assert_ok(vex_shutdown(db, sink));
+    vex_collection_close(collection);
+    vex_close(db);
+    if (slow > 6) {
+        fail_msg("%u of %u reads in 0.9 s took 40 ms or more", slow, reads);
+    }
+}
+
+#define CHAOS_PROCESSES 4
+#define CHAOS_MS 2500
+#define CHAOS_IDS 100000
+
+/* Opens, writes a little and closes, over and over; notes what was acknowledged. */
+static int write_in_chaos(const struct vex_fixture *fixture, unsigned number,
+                          _Atomic uint8_t *acknowledged, uint64_t end_ms)
+{
+    uint64_t id = (uint64_t)number * CHAOS_IDS;
+    struct vex_error error = {0};
+    while (vex_fixture_now_ms() < end_ms) {
+        struct vex_open_options options = spawning(20);
+        struct vex_db *db = NULL;
+        enum vex_status status = vex_open(fixture->directory, &options, &db, &error);
+        struct vex_collection *collection = NULL;
+        if (status == VEX_OK) {
+            struct vex_collection_options shape = VEX_COLLECTION_OPTIONS_INIT;
+            shape.dim = 1;
+            status = vex_collection_create(db, "points", &shape, &error);
+            status = status == VEX_OK || status == VEX_ERR_EXISTS
+                         ? vex_collection_open(db, "points", &collection, &error)
+                         : status;
+        }
+        for (int i = 0; i < 5 && status == VEX_OK; i++, id++) {
+            const float vector[1] = {(float)id};
+            status = vex_insert(collection, &id, vector, 1, NULL, 0, NULL, &error);
+            atomic_store(&acknowledged[id], status == VEX_OK);
+        }
+        /* A daemon that is killed while it starts, answers or writes. */
+        if (status != VEX_OK && status != VEX_ERR_UNAVAILABLE &&
+            status != VEX_ERR_UNKNOWN_OUTCOME && status != VEX_ERR_NO_COLLECTION) {
+            fprintf(stderr, "process %u: %s: %s\n", number, vex_status_name(status), error.message);
+            return 1;
+        }
+        vex_collection_close(collection);
+        vex_close(db);
+    }
+    return 0;
+}
+
+static void kill_whoever_serves(const struct vex_fixture *fixture)
+{
+    char path[VEX_FIXTURE_PATH_MAX + 8];
+    (void)snprintf(path, sizeof(path), "%s/LOCK", fixture->directory);
+    FILE *file = fopen(path, "r");
+    long pid = 0;
+    if (file && fscanf(file, "%ld", &pid) == 1 && pid > 1) {
+        char link[64];
+        char here[VEX_FIXTURE_PATH_MAX] = {0};
+        (void)snprintf(link, sizeof(link), "/proc/%ld/cwd", pid);
+        if (readlink(link, here, sizeof(here) - 1) > 0 && strcmp(here, fixture->directory) == 0) {
+            (void)kill((pid_t)pid, SIGKILL);
+        }
+    }
+    if (file) {
+        (void)fclose(file);
+    }
+}
+
+static void nothing_is_lost_when_daemons_are_killed_and_started_by_many(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    size_t bytes = (size_t)CHAOS_PROCESSES * CHAOS_IDS;
+    _Atomic uint8_t *acknowledged =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(acknowledged, MAP_FAILED);
+    uint64_t end_ms = vex_fixture_now_ms() + CHAOS_MS;
+    pid_t children[CHAOS_PROCESSES];
+    for (unsigned i = 0; i < CHAOS_PROCESSES; i++) {
+        children[i] = vex_fixture_fork();
+        if (children[i] == 0) {
+            _exit(write_in_chaos(fixture, i, acknowledged, end_ms));
+        }
+    }
+    unsigned kills = 0;
+    for (; vex_fixture_now_ms() < end_ms; kills++) {
+        vex_fixture_pause_ms(20 + kills * 13 % 90);
+        kill_whoever_serves(fixture);
+    }
+    for (unsigned i = 0; i < CHAOS_PROCESSES; i++) {
+        assert_int_equal(vex_fixture_await(children[i], 60000), 0);
+    }
+    struct vex_open_options options = spawning(1000);
+    struct vex_db *db = NULL;
+    assert_ok(vex_open(fixture->directory, &options, &db, sink));
+    struct vex_collection *collection = vex_fixture_collection(db, "points", 1, VEX_METRIC_L2);
+    unsigned checked = 0;
+    for (uint64_t id = 0; id < bytes; id++) {
+        if (atomic_load(&acknowledged[id])) {
+            const float vector[1] = {(float)id};
+            assert_holds(collection, id, vector, 1, NULL, 0);
+            checked++;
+        }
+    }
+    assert_true(checked > 50 && kills > 10);
+    vex_collection_close(collection);
+    assert_ok(vex_shutdown(db, sink));
+    vex_close(db);
+    (void)munmap((void *)(uintptr_t)acknowledged, bytes);
+}
+
 /* A server program has closed its standard streams; the pipe to the new daemon gets their numbers. */
 static void a_program_without_standard_streams_can_open(void **state)
 {
@@ -596,6 +753,8 @@ int main(void)
         with_directory(racing_openers_end_up_with_one_daemon),
         with_directory(open_meets_daemons_that_are_ending),
         with_directory(writes_start_a_daemon_whenever_there_is_none),
+        with_directory(reads_do_not_wait_for_a_daemon_that_starts),
+        with_directory(nothing_is_lost_when_daemons_are_killed_and_started_by_many),
         with_directory(a_program_without_standard_streams_can_open),
         with_directory(no_spawn_starts_nothing),
         with_directory(a_second_daemon_is_refused),
@@ -608,5 +767,5 @@ int main(void)
         with_directory(a_daemon_whose_starter_has_gone_serves),
         with_directory(wrong_usage_is_explained),
     };
-    return cmocka_run_group_tests_name("embedded", tests, NULL, NULL);
+    return run_cases("embedded", tests);
 }

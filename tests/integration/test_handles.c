@@ -399,9 +399,15 @@ static void *work_until_stopped(void *argument)
     return NULL;
 }
 
-/* Locks may be held by threads that the child does not have. */
+/* Locks may be held by threads that the child does not have. Ours are not; those of a sanitizer's
+ * allocator are. */
 static void fork_is_possible_in_the_middle_of_everything(void **state)
 {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    print_message(
+        "skipped: the allocator of the sanitizer does not survive fork() among threads\n");
+    skip();
+#endif
     struct crew *crew = test_calloc(1, sizeof(*crew));
     crew->db = vex_fixture_open(*state);
     crew->collection = vex_fixture_collection(crew->db, "points", DIM, VEX_METRIC_L2);
@@ -422,6 +428,77 @@ static void fork_is_possible_in_the_middle_of_everything(void **state)
     vex_collection_close(crew->collection);
     vex_close(crew->db);
     test_free(crew);
+}
+
+static bool one_client_is_left(void *context)
+{
+    struct vex_stats stats = {.size = sizeof(stats)};
+    return vex_get_stats(context, &stats, NULL) == VEX_OK && stats.clients == 1;
+}
+
+/* A child that lives on holds a copy of the parent's socket, which it never asked for. */
+static void a_closed_handle_is_closed_in_spite_of_a_child(void **state)
+{
+    struct vex_db *witness = vex_fixture_open(*state);
+    struct vex_db *db = vex_fixture_open(*state);
+    pid_t child = vex_fixture_fork();
+    if (child == 0) {
+        vex_fixture_pause_ms(60000);
+        _exit(0);
+    }
+    assert_false(vex_fixture_eventually(one_client_is_left, witness, 20));
+    vex_close(db);
+    bool left = vex_fixture_eventually(one_client_is_left, witness, 3000);
+    (void)kill(child, SIGKILL);
+    (void)vex_fixture_await(child, 5000);
+    assert_true(left);
+    vex_close(witness);
+}
+
+static bool shm_is_small(void *context)
+{
+    struct vex_stats stats = {.size = sizeof(stats)};
+    return vex_get_stats(context, &stats, NULL) == VEX_OK && stats.shm_bytes < 6u << 20;
+}
+
+/* The pins of a process end with it, whatever it was doing. */
+static void a_killed_reader_keeps_no_memory(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    struct vex_db *db = vex_fixture_open(fixture);
+    struct vex_collection *collection = vex_fixture_collection(db, "large", 1024, VEX_METRIC_L2);
+    float *many = test_calloc(3000 * 1024, sizeof(*many));
+    struct vex_batch batch = VEX_BATCH_INIT;
+    batch.count = 3000;
+    batch.vectors = many;
+    batch.dim = 1024;
+    assert_ok(vex_write(collection, VEX_WRITE_INSERT, &batch, NULL, sink));
+    test_free(many);
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    pid_t child = vex_fixture_fork();
+    if (child == 0) {
+        struct vex_db *own = vex_fixture_open(fixture);
+        struct vex_collection *mine = vex_fixture_collection(own, "large", 1024, VEX_METRIC_L2);
+        struct vex_snapshot *snapshot = NULL;
+        bool opened = vex_snapshot_open(mine, NULL, &snapshot, NULL) == VEX_OK;
+        (void)!write(fds[1], opened ? "y" : "n", 1);
+        vex_fixture_pause_ms(60000);
+        _exit(0);
+    }
+    char answer = 0;
+    assert_int_equal(read(fds[0], &answer, 1), 1);
+    assert_int_equal(answer, 'y');
+    assert_ok(vex_collection_drop(db, "large", sink));
+    assert_int_equal(kill(child, SIGSTOP), 0); /* hangs, but lives: its memory stays */
+    assert_false(vex_fixture_eventually(shm_is_small, db, 200));
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(vex_fixture_await(child, 5000), -SIGKILL);
+    assert_true(vex_fixture_eventually(shm_is_small, db, 5000));
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    vex_collection_close(collection);
+    vex_close(db);
 }
 
 /* ---- dropped under its readers --------------------------------------------------------------- */
@@ -813,6 +890,35 @@ static void open_keeps_its_time_out_with_a_daemon_that_hangs(void **state)
     }
 }
 
+static void questions_to_a_daemon_that_hangs_time_out(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    struct vex_open_options options = vex_fixture_open_options();
+    options.timeout_ms = 200;
+    for (int i = 0; i < 2; i++) {
+        struct vex_db *db = NULL;
+        assert_ok(vex_open(fixture->directory, &options, &db, sink));
+        assert_int_equal(kill(fixture->daemon, SIGSTOP), 0);
+        pthread_t waker;
+        assert_int_equal(pthread_create(&waker, NULL, wake_daemon, fixture), 0);
+        struct vex_stats stats = {.size = sizeof(stats)};
+        uint64_t start_ms = vex_fixture_now_ms();
+        enum vex_status status =
+            i ? vex_shutdown(db, &check_error) : vex_get_stats(db, &stats, &check_error);
+        uint64_t took_ms = vex_fixture_now_ms() - start_ms;
+        (void)kill(fixture->daemon, SIGCONT);
+        assert_int_equal(pthread_join(waker, NULL), 0);
+        vex_close(db);
+        if (status != VEX_ERR_TIMEOUT || took_ms > 3000) {
+            fail_msg("%s: %s after %llu ms", i ? "shutdown" : "statistics", vex_status_name(status),
+                     (unsigned long long)took_ms);
+        }
+    }
+    int code = vex_fixture_await(fixture->daemon, 10000); /* it was asked to, and can now */
+    fixture->daemon = 0;
+    assert_int_equal(code, 0);
+}
+
 /* ---- directories ----------------------------------------------------------------------------- */
 
 static void a_directory_may_have_a_long_name(void **state)
@@ -919,6 +1025,8 @@ int main(void)
         with_daemon(handles_of_one_thread_do_not_mix),
         with_daemon(a_child_opens_its_own_and_the_parent_goes_on),
         with_daemon(fork_is_possible_in_the_middle_of_everything),
+        with_daemon(a_closed_handle_is_closed_in_spite_of_a_child),
+        with_daemon(a_killed_reader_keeps_no_memory),
         with_daemon(readers_of_a_dropped_collection_get_gone_and_nothing_else),
         with_daemon(signals_do_not_disturb_calls),
         with_daemon(handles_outlive_a_killed_daemon),
@@ -928,9 +1036,10 @@ int main(void)
         with_daemon(a_stopped_instance_is_never_called_damaged),
         with_daemon(a_new_thread_reads_after_a_restart),
         with_daemon(open_keeps_its_time_out_with_a_daemon_that_hangs),
+        with_daemon(questions_to_a_daemon_that_hangs_time_out),
         with_directory(a_directory_may_have_a_long_name),
         with_directory(a_relative_directory_is_meant_as_of_opening),
         with_directory(a_copy_of_the_directory_is_another_instance),
     };
-    return cmocka_run_group_tests_name("handles", tests, NULL, NULL);
+    return run_cases("handles", tests);
 }

@@ -863,5 +863,5 @@ int main(void)
         with_daemon(min_lsn_waits_and_times_out),
         with_daemon(another_process_sees_an_acknowledged_write),
     };
-    return cmocka_run_group_tests_name("reads", tests, NULL, NULL);
+    return run_cases("reads", tests);
 }

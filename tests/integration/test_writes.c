@@ -882,5 +882,5 @@ int main(void)
         with_daemon(the_largest_batch_goes_in_and_out),
         with_daemon(random_batches_do_what_a_model_says),
     };
-    return cmocka_run_group_tests_name("writes", tests, NULL, NULL);
+    return run_cases("writes", tests);
 }

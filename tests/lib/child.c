@@ -20,7 +20,7 @@ int vex_child_run(int (*body)(void *context), void *context)
         /* An expected abort leaves no core file behind. */
         (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         /* The test framework's handlers would jump back into the parent's code. */
-        const int caught[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGSYS};
+        const int caught[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGSYS, SIGABRT};
         for (size_t i = 0; i < sizeof(caught) / sizeof(*caught); i++) {
             (void)signal(caught[i], SIG_DFL);
         }

@@ -12,7 +12,8 @@
  *
  * Searches vary in k, in the number of queries, in whether they use the current state, an LSN to wait
  * for, or a snapshot that is kept while the writer goes on. Each metric has its turn, with a
- * collection of its own; beside it another one comes and goes, so that memory is given back.
+ * collection of its own; beside it others come and go, so that memory is given back, and readers hold
+ * on to snapshots of those, too: they must outlive the drop.
  *
  * test_live [--seconds N] [--threads]; with --threads all five are threads of one process with one
  * handle, which is what a thread sanitizer can look at.
@@ -63,6 +64,7 @@ struct counts {
     _Atomic uint64_t of_snapshots;
     _Atomic uint64_t with_min_lsn;
     _Atomic uint64_t gets;
+    _Atomic uint64_t of_dropped;
     _Atomic uint64_t writes;
     _Atomic uint64_t items;
 };
@@ -74,6 +76,7 @@ struct shared {
     _Atomic uint64_t sent; /* all operations up to here are noted */
     _Atomic uint64_t acknowledged;
     _Atomic bool writer_done;
+    _Atomic uint64_t noise_number; /* of the other collection that is there, or was lately */
     _Atomic bool failed;
     struct operation operations[OPERATIONS_MAX];
     struct item items[ITEMS_MAX];
@@ -191,7 +194,6 @@ struct writer {
     struct vex_db *db;
     struct vex_collection *collection;
     struct vex_collection *noise; /* NULL = there is none now */
-    uint64_t noise_number;
     uint32_t items_used;
     uint32_t operations_used;
 };
@@ -315,6 +317,12 @@ static void send_operation(struct writer *writer, const struct operation *operat
     (void)count_one(&shared->counts.items, operation->items_count);
 }
 
+static void noise_name(const struct turn *turn, char *out, size_t bytes)
+{
+    (void)snprintf(out, bytes, "noise-%s-%llu", vex_metric_name(turn->metric),
+                   (unsigned long long)atomic_load(&shared->noise_number));
+}
+
 /* One record that does not concern the collection under test. */
 static void make_noise(struct writer *writer)
 {
@@ -326,15 +334,14 @@ static void make_noise(struct writer *writer)
     shared->operations[writer->operations_used] = (struct operation){0};
     uint64_t lsn = announce(writer);
     if (!writer->noise) {
-        (void)snprintf(name, sizeof(name), "noise-%s-%llu", vex_metric_name(writer->turn->metric),
-                       (unsigned long long)++writer->noise_number);
+        (void)atomic_fetch_add(&shared->noise_number, 1);
+        noise_name(writer->turn, name, sizeof(name));
         struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
         options.dim = DIM;
         must(vex_collection_create(writer->db, name, &options, &error), &error, "create");
         must(vex_collection_open(writer->db, name, &writer->noise, &error), &error, "open");
     } else if (vex_random_once_in(&writer->random, 5)) {
-        (void)snprintf(name, sizeof(name), "noise-%s-%llu", vex_metric_name(writer->turn->metric),
-                       (unsigned long long)writer->noise_number);
+        noise_name(writer->turn, name, sizeof(name));
         vex_collection_close(writer->noise);
         writer->noise = NULL;
         must(vex_collection_drop(writer->db, name, &error), &error, "drop");
@@ -394,6 +401,8 @@ struct reader {
     struct replica now;
     struct vex_snapshot *snapshot; /* NULL = none is kept */
     struct replica then;           /* what it must hold */
+    struct vex_snapshot *noise; /* of a collection that may have been dropped since; NULL = none */
+    uint64_t noise_rows;
     uint64_t last_lsn;
     struct near all[IDS];
     uint64_t ids[QUERIES_MAX * K_MAX];
@@ -541,9 +550,8 @@ static void search_and_check(struct reader *reader)
                     &error),
          &error, "search");
     const struct replica *state = state_at(reader, info.snapshot_lsn, of_snapshot, least);
-    if (!info.complete || info.stale) {
-        give_up("reader %u: an answer that is %s", reader->number,
-                info.stale ? "stale" : "incomplete");
+    if (!info.complete) {
+        give_up("reader %u: an answer that is incomplete", reader->number);
     }
     for (size_t i = 0; i < queries_count; i++) {
         check_answer(reader, state, queries[i], options.k, reader->ids + i * options.k,
@@ -602,8 +610,49 @@ static void change_snapshot(struct reader *reader)
     reader->then = *state_at(reader, vex_snapshot_lsn(reader->snapshot), false, least);
 }
 
+/* All rows of the other collections are the same, with ids from 0 up. */
+static void check_noise(struct reader *reader)
+{
+    for (uint64_t id = 0; id <= reader->noise_rows; id++) {
+        struct vex_record record = {.size = sizeof(record)};
+        enum vex_status status = vex_snapshot_get(reader->noise, id, &record, NULL);
+        bool there = id < reader->noise_rows;
+        if (status != (there ? VEX_OK : VEX_ERR_NOT_FOUND) ||
+            (there && memcmp(record.vector, vectors[0], sizeof(vectors[0])) != 0)) {
+            give_up("reader %u: row %llu of %llu of a snapshot that was dropped: %s",
+                    reader->number, (unsigned long long)id, (unsigned long long)reader->noise_rows,
+                    vex_status_name(status));
+        }
+    }
+    (void)count_one(&shared->counts.of_dropped, 1);
+}
+
+static void change_noise(struct reader *reader)
+{
+    struct vex_error error;
+    struct vex_collection *collection = NULL;
+    char name[64];
+    vex_snapshot_close(reader->noise);
+    reader->noise = NULL;
+    noise_name(reader->turn, name, sizeof(name));
+    if (vex_collection_open(reader->db, name, &collection, &error) != VEX_OK) {
+        return; /* just not there */
+    }
+    enum vex_status status = vex_snapshot_open(collection, NULL, &reader->noise, &error);
+    struct vex_read_options read = VEX_READ_OPTIONS_INIT;
+    read.snapshot = reader->noise;
+    if (status == VEX_OK) {
+        must(vex_count(collection, &read, &reader->noise_rows, &error), &error, "count");
+    } else if (status != VEX_ERR_GONE) {
+        must(status, &error, "snapshot");
+    }
+    vex_collection_close(collection);
+}
+
 static void open_again(struct reader *reader)
 {
+    vex_snapshot_close(reader->noise);
+    reader->noise = NULL;
     vex_snapshot_close(reader->snapshot);
     reader->snapshot = NULL;
     vex_collection_close(reader->collection);
@@ -649,11 +698,21 @@ static void read_until_the_end(const struct turn *turn, unsigned number)
         case 6:
             get_and_check(reader);
             break;
+        case 7:
+            change_noise(reader);
+            break;
+        case 8:
+        case 9:
+            if (reader->noise) {
+                check_noise(reader);
+            }
+            break;
         default:
             break;
         }
         search_and_check(reader);
     }
+    vex_snapshot_close(reader->noise);
     vex_snapshot_close(reader->snapshot);
     vex_collection_close(reader->collection);
     if (!turn->common) {
@@ -696,6 +755,7 @@ static void begin_turn(const struct turn *turn)
     atomic_store(&shared->sent, stats.lsn);
     atomic_store(&shared->acknowledged, stats.lsn);
     atomic_store(&shared->writer_done, false);
+    atomic_store(&shared->noise_number, 0);
 }
 
 static void end_turn(const struct turn *turn)
@@ -791,11 +851,13 @@ int main(int count, char **words)
     }
     result |= vex_fixture_deinit(&fixture);
     const struct counts *counts = &shared->counts;
-    printf("test_live: %s in %lu s: %llu searches of %d %s (%llu queries, %llu searches of kept "
-           "snapshots, %llu with min_lsn), %llu gets, %llu writes (%llu items)\n",
-           result ? "FAILED" : "all answers right", seconds, total(&counts->searches), READERS,
-           as_threads ? "threads" : "processes", total(&counts->queries),
-           total(&counts->of_snapshots), total(&counts->with_min_lsn), total(&counts->gets),
-           total(&counts->writes), total(&counts->items));
+    printf(
+        "test_live: %s in %lu s: %llu searches of %d %s (%llu queries, %llu searches of kept "
+        "snapshots, %llu with min_lsn), %llu gets, %llu looks at dropped collections, %llu writes "
+        "(%llu items)\n",
+        result ? "FAILED" : "all answers right", seconds, total(&counts->searches), READERS,
+        as_threads ? "threads" : "processes", total(&counts->queries), total(&counts->of_snapshots),
+        total(&counts->with_min_lsn), total(&counts->gets), total(&counts->of_dropped),
+        total(&counts->writes), total(&counts->items));
     return result;
 }

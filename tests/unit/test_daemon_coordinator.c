@@ -73,12 +73,28 @@ static void restart(struct instance *instance)
     start(instance);
 }
 
+static struct instance *current;
+
+/* An assertion of the daemon ends this program; what it made in memory and on disk goes first. Children
+ * have no such handler. */
+static void clean_up_and_abort(int number)
+{
+    if (current) {
+        vex_region_unlink_all(current->key);
+        vex_temp_dir_remove(&current->directory);
+    }
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
 static int make_instance(void **state)
 {
     struct instance *instance = calloc(1, sizeof(*instance));
     assert_non_null(instance);
     vex_temp_dir_make(&instance->directory);
+    assert_int_equal(fchdir(instance->directory.fd), 0);
     *state = instance;
+    current = instance;
     start(instance);
     return 0;
 }
@@ -87,7 +103,9 @@ static int remove_instance(void **state)
 {
     struct instance *instance = *state;
     stop(instance);
+    current = NULL;
     vex_region_unlink_all(instance->key);
+    assert_int_equal(chdir("/"), 0);
     vex_temp_dir_remove(&instance->directory);
     free(instance);
     return 0;
@@ -273,7 +291,7 @@ static struct reader *open_reader(const struct instance *instance, const char *c
     assert_int_equal(vex_control_check(control, reader->control.bytes, instance->key, NULL),
                      VEX_OK);
     reader->published_lsn = vex_control_published_lsn(control);
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX && !reader->found; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX && !reader->found; slot++) {
         if (vex_control_collection(control, slot, &reader->facts) &&
             strcmp(reader->facts.name, collection) == 0) {
             reader->found = true;
@@ -1092,6 +1110,42 @@ static void an_instance_holds_so_many_collections_and_no_more(void **state)
     assert_int_equal(stats_of(instance).collections, VEX_COLLECTIONS_MAX);
 }
 
+/* A dropped collection keeps its place while an old pin may still see it, and there are some places more
+ * than collections for that. */
+static void places_of_dropped_collections_come_back_when_nobody_sees_them(void **state)
+{
+    struct instance *instance = *state;
+    char name[16];
+    uint32_t id;
+    for (unsigned i = 0; i < VEX_COLLECTIONS_MAX; i++) {
+        (void)snprintf(name, sizeof(name), "n%u", i);
+        (void)make_collection(instance, name, 1, VEX_METRIC_L2);
+    }
+    settle(instance);
+    uint64_t pinned = vex_coordinator_generation(instance->coordinator);
+    unsigned replaced = 0;
+    enum vex_status status = VEX_OK;
+    for (; status == VEX_OK && replaced < VEX_PLACES_MAX; replaced++) {
+        (void)snprintf(name, sizeof(name), "n%u", replaced);
+        assert_int_equal(drop(instance, name, NULL), VEX_OK);
+        settle(instance);
+        vex_coordinator_reclaim(instance->coordinator, pinned);
+        status = create(instance, name, 1, VEX_METRIC_L2, &id, NULL);
+        settle(instance);
+    }
+    assert_int_equal(status, VEX_ERR_NO_SPACE);
+    assert_int_equal(replaced, VEX_PLACES_MAX - VEX_COLLECTIONS_MAX + 1);
+    vex_coordinator_reclaim(instance->coordinator, UINT64_MAX);
+    (void)make_collection(instance, name, 1, VEX_METRIC_L2);
+    settle(instance);
+    assert_int_equal(stats_of(instance).collections, VEX_COLLECTIONS_MAX);
+    struct reader *reader = open_reader(instance, name);
+    assert_true(reader->found);
+    close_reader(reader);
+    restart(instance);
+    assert_int_equal(stats_of(instance).collections, VEX_COLLECTIONS_MAX);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 static bool region_exists(const struct instance *instance, uint64_t segment_id)
@@ -1221,6 +1275,60 @@ static void a_collection_of_many_segments_is_whole(void **state)
             for (size_t i = 0; i < bytes; i++) {
                 assert_int_equal(((const char *)payload)[i], 'a' + (int)(id % 26));
             }
+        }
+        close_reader(reader);
+        restart(instance);
+    }
+}
+
+static void put_many(struct instance *instance, uint32_t collection, uint32_t dim,
+                     uint64_t first_id, uint32_t count)
+{
+    float *vectors = calloc((size_t)count * dim, sizeof(float));
+    uint64_t *ids = calloc(count, sizeof(*ids));
+    assert_true(vectors && ids);
+    for (uint32_t i = 0; i < count; i++) {
+        ids[i] = first_id + i;
+        vectors[(size_t)i * dim] = (float)ids[i];
+    }
+    const struct vex_write_input input = {
+        .collection_id = collection,
+        .kind = VEX_WRITE_INSERT,
+        .count = count,
+        .dim = dim,
+        .ids = ids,
+        .vectors = vectors,
+    };
+    struct vex_ack_body ack;
+    assert_int_equal(write_items(instance, &input, &ack, NULL), VEX_OK);
+    free(ids);
+    free(vectors);
+}
+
+/* The end of one segment takes the first rows of a batch; the next segment is as large as the rest. */
+static void a_batch_may_begin_in_one_segment_and_go_on_in_the_next(void **state)
+{
+    struct instance *instance = *state;
+    const uint32_t dim = 1024;
+    uint32_t c = make_collection(instance, "c", dim, VEX_METRIC_L2);
+    const uint32_t counts[] = {10, 300, 1, 500, 700, 1, 1, 900};
+    uint64_t total = 0;
+    for (size_t i = 0; i < COUNT_OF(counts); i++) {
+        put_many(instance, c, dim, total, counts[i]);
+        total += counts[i];
+        if (i % 2) {
+            settle(instance);
+        }
+    }
+    settle(instance);
+    for (int look = 0; look < 2; look++) {
+        struct reader *reader = open_reader(instance, "c");
+        assert_int_equal(reader->state.live_rows, total);
+        for (uint64_t id = 0; id < total; id++) {
+            const void *payload;
+            size_t bytes;
+            const float *vector = look_up(reader, id, &payload, &bytes);
+            assert_true(vector && vector[0] == (float)id);
         }
         close_reader(reader);
         restart(instance);
@@ -1698,6 +1806,7 @@ static void random_histories_survive_closing_and_killing(void **state)
 int main(void)
 {
     seed = vex_random_announce("test_daemon_coordinator");
+    (void)signal(SIGABRT, clean_up_and_abort);
     const struct CMUnitTest tests[] = {
         CASE(a_new_instance_is_ready_and_empty),
         cmocka_unit_test(closing_no_coordinator_is_fine),
@@ -1722,9 +1831,11 @@ int main(void)
         CASE(a_collection_may_come_and_go_within_one_batch),
         CASE(numbers_of_collections_are_not_reused_across_restarts),
         CASE(an_instance_holds_so_many_collections_and_no_more),
+        CASE(places_of_dropped_collections_come_back_when_nobody_sees_them),
         CASE(retired_segments_are_given_back_when_no_pin_needs_them),
         CASE(memory_of_many_dropped_collections_comes_back),
         CASE(a_collection_of_many_segments_is_whole),
+        CASE(a_batch_may_begin_in_one_segment_and_go_on_in_the_next),
         CASE(one_large_payload_does_not_reserve_as_much_for_every_row),
         CASE(statistics_count_what_there_is),
         CASE(a_quiet_moment_covers_the_last_acknowledgement),

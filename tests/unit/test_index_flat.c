@@ -503,6 +503,44 @@ static void lengths_that_a_float_cannot_hold_decide_nothing(void **state)
     }
 }
 
+/* Sums that leave the range of a float on their way and come back: what the float says then is nothing.
+ * Large terms of one sign fill the first half of the row, nearly as large ones of the other the rest, so
+ * that every partial sum of every kernel overflows. */
+static void sums_whose_parts_overflow_decide_nothing(void **state)
+{
+    (void)state;
+    const uint32_t dim = 512;
+    const float large = FLT_MAX / 24; /* the length of the row is still a float */
+    float *vector = malloc(dim * sizeof(*vector));
+    float *sixteens = malloc(dim * sizeof(*sixteens));
+    assert_true(vector && sixteens);
+    for (int metric = VEX_METRIC_L2; metric <= VEX_METRIC_DOT; metric++) {
+        for (int sign = -1; sign <= 1; sign += 2) {
+            struct world world;
+            make_world(&world, (enum vex_metric)metric, dim, 1, 300);
+            for (uint32_t i = 0; i < 300; i++) {
+                for (uint32_t d = 0; d < dim; d++) {
+                    float rest = i % 2 ? nextafterf(large, INFINITY) : nextafterf(large, 0);
+                    bool overflows = i % 10 == 7 || i % 10 == 8;
+                    vector[d] = !overflows    ? (float)(i + d % 3)
+                                : d < dim / 2 ? -large * (float)sign
+                                              : rest * (float)sign;
+                    sixteens[d] = 16;
+                }
+                vector[0] += 1;
+                add_row(&world, 0, i, vector);
+            }
+            for (uint32_t k = 1; k <= 64; k *= 4) {
+                check_search(&world, sixteens, 1, k, 1, "overflowing parts");
+                check_search(&world, vector, 1, k, 1, "overflowing parts");
+            }
+            free_world(&world);
+        }
+    }
+    free(sixteens);
+    free(vector);
+}
+
 static void k_may_be_anything_from_one_to_more_than_there_are(void **state)
 {
     (void)state;
@@ -758,6 +796,7 @@ int main(void)
         cmocka_unit_test(adversarial_numbers_equal_brute_force),
         cmocka_unit_test(long_adversarial_vectors_equal_brute_force),
         cmocka_unit_test(lengths_that_a_float_cannot_hold_decide_nothing),
+        cmocka_unit_test(sums_whose_parts_overflow_decide_nothing),
         cmocka_unit_test(k_may_be_anything_from_one_to_more_than_there_are),
         cmocka_unit_test(equal_distances_go_to_the_lower_ids),
         cmocka_unit_test(rows_at_the_same_distance_go_by_id_too),

@@ -173,7 +173,11 @@ static void a_sealed_batch_is_sound_and_gives_its_records_back(void **state)
         struct batch batch;
         make_random_batch(&batch, &random);
         assert_int_equal(batch.total_bytes % VEX_BLOCK_BYTES, 0);
-        assert_true(batch.total_bytes - sizeof(struct vex_batch_header) >= batch.payload_bytes);
+        size_t used = sizeof(struct vex_batch_header) + batch.payload_bytes;
+        assert_true(batch.total_bytes >= used);
+        for (size_t at = used; at < batch.total_bytes; at++) {
+            assert_int_equal(batch.data[at], 0);
+        }
         assert_null(vex_batch_fault(batch.data, batch.total_bytes, NONCE));
         assert_null(vex_batch_fault(batch.data, BATCH_BYTES_MAX, NONCE));
         struct vex_record_cursor cursor;
@@ -304,6 +308,8 @@ static void lengths_that_do_not_fit_are_refused_under_a_right_checksum(void **st
         uint32_t first_body;
         bool sound;
     } cases[] = {
+        {4096, 20, 1, 12, false},
+        {4096, 9, 1, 1, false},
         {4096, 40, 2, 8, true},
         {4096, 40, 1, 8, false},
         {4096, 40, 3, 8, false},

@@ -28,7 +28,7 @@
 #define SECOND_NS 1000000000u
 
 static uint64_t seed;
-static const uint8_t uuid[VEX_UUID_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const uint8_t key[VEX_UUID_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
 /* One region, mapped twice: as the daemon has it, and read-only as a client has it. */
 struct mapping {
@@ -49,7 +49,7 @@ static int map_region(void **state)
     mapping->reader = mmap(NULL, VEX_CONTROL_REGION_BYTES, PROT_READ, MAP_SHARED, mapping->fd, 0);
     assert_ptr_not_equal(mapping->writer, MAP_FAILED);
     assert_ptr_not_equal(mapping->reader, MAP_FAILED);
-    vex_control_init(mapping->writer, uuid, 4711);
+    vex_control_init(mapping->writer, key, 4711);
     *state = mapping;
     return 0;
 }
@@ -114,12 +114,12 @@ static void assert_view(const void *region, uint32_t slot, uint32_t id, uint64_t
 
 /* ---- readiness ------------------------------------------------------------------------------- */
 
-static enum vex_status check(const void *region, uint64_t bytes, const uint8_t *wanted_uuid,
+static enum vex_status check(const void *region, uint64_t bytes, const uint8_t *wanted_key,
                              const char *word)
 {
     struct vex_error error = {.status = VEX_OK};
-    enum vex_status status = vex_control_check(region, bytes, wanted_uuid, &error);
-    assert_int_equal(vex_control_check(region, bytes, wanted_uuid, NULL), status);
+    enum vex_status status = vex_control_check(region, bytes, wanted_key, &error);
+    assert_int_equal(vex_control_check(region, bytes, wanted_key, NULL), status);
     assert_int_equal(error.status, status);
     if (word) {
         assert_non_null(strstr(error.message, word));
@@ -130,10 +130,10 @@ static enum vex_status check(const void *region, uint64_t bytes, const uint8_t *
 static void a_region_is_busy_until_it_is_ready(void **state)
 {
     struct mapping *mapping = *state;
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, uuid, "starting"),
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, key, "starting"),
                      VEX_ERR_BUSY);
     vex_control_ready(mapping->writer);
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, uuid, NULL), VEX_OK);
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, key, NULL), VEX_OK);
     assert_int_equal(vex_control_state(mapping->reader), VEX_DAEMON_RUNNING);
     assert_int_equal(vex_control_published_lsn(mapping->reader), 0);
     /* Generation 0 in a slot means idle, so the first one must not be 0. */
@@ -144,7 +144,7 @@ static void zeroed_memory_is_not_ready(void **state)
 {
     struct mapping *mapping = *state;
     memset(mapping->writer, 0, VEX_CONTROL_REGION_BYTES);
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, uuid, NULL), VEX_ERR_BUSY);
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, key, NULL), VEX_ERR_BUSY);
 }
 
 static void a_region_of_another_layout_is_refused_with_the_remedy(void **state)
@@ -153,10 +153,10 @@ static void a_region_of_another_layout_is_refused_with_the_remedy(void **state)
     struct vex_control *control = mapping->writer;
     atomic_store(&control->layout_hash, vex_layout_hash() ^ 1);
     control->version = VEX_LAYOUT_VERSION + 1;
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, uuid, "libvex"),
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, key, "libvex"),
                      VEX_ERR_VERSION);
     /* Another layout may also be smaller. */
-    assert_int_equal(check(mapping->reader, VEX_PAGE_BYTES, uuid, "layout"), VEX_ERR_VERSION);
+    assert_int_equal(check(mapping->reader, VEX_PAGE_BYTES, key, "layout"), VEX_ERR_VERSION);
 }
 
 static void memory_that_is_no_control_region_is_refused(void **state)
@@ -164,7 +164,7 @@ static void memory_that_is_no_control_region_is_refused(void **state)
     struct mapping *mapping = *state;
     struct vex_control *control = mapping->writer;
     control->magic ^= 0x100;
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, uuid, "magic"),
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, key, "magic"),
                      VEX_ERR_CORRUPT);
 }
 
@@ -173,7 +173,7 @@ static void the_region_of_another_instance_is_refused(void **state)
     struct mapping *mapping = *state;
     for (size_t i = 0; i < VEX_UUID_BYTES; i++) {
         uint8_t other[VEX_UUID_BYTES];
-        memcpy(other, uuid, sizeof(other));
+        memcpy(other, key, sizeof(other));
         other[i] ^= 0x80;
         assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES, other, "instance"),
                          VEX_ERR_CORRUPT);
@@ -186,9 +186,9 @@ static void a_region_that_is_too_short_is_refused(void **state)
     const uint64_t lengths[] = {
         0, 1, VEX_PAGE_BYTES - 1, VEX_PAGE_BYTES, VEX_LISTS_OFFSET, VEX_CONTROL_REGION_BYTES - 1};
     for (size_t i = 0; i < COUNT_OF(lengths); i++) {
-        assert_int_equal(check(mapping->reader, lengths[i], uuid, "region"), VEX_ERR_CORRUPT);
+        assert_int_equal(check(mapping->reader, lengths[i], key, "region"), VEX_ERR_CORRUPT);
     }
-    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES + 1, uuid, NULL), VEX_OK);
+    assert_int_equal(check(mapping->reader, VEX_CONTROL_REGION_BYTES + 1, key, NULL), VEX_OK);
 }
 
 static void the_layout_hash_is_not_zero_and_the_same_each_time(void **state)
@@ -203,7 +203,7 @@ static void the_layout_hash_is_not_zero_and_the_same_each_time(void **state)
 static void a_collection_is_found_while_it_is_there(void **state)
 {
     struct mapping *mapping = *state;
-    const uint32_t slots[] = {0, 1, 500, VEX_COLLECTIONS_MAX - 1};
+    const uint32_t slots[] = {0, 1, 500, VEX_PLACES_MAX - 1};
     struct vex_collection_facts found;
     for (size_t i = 0; i < COUNT_OF(slots); i++) {
         assert_false(vex_control_collection(mapping->reader, slots[i], &found));
@@ -293,7 +293,7 @@ static void a_view_is_what_was_set_last_however_often_the_ring_went_round(void *
 static void views_of_two_collections_do_not_touch(void **state)
 {
     struct mapping *mapping = *state;
-    const uint32_t slots[] = {0, 1, VEX_COLLECTIONS_MAX - 2, VEX_COLLECTIONS_MAX - 1};
+    const uint32_t slots[] = {0, 1, VEX_PLACES_MAX - 2, VEX_PLACES_MAX - 1};
     uint64_t newest[COUNT_OF(slots)];
     for (size_t i = 0; i < COUNT_OF(slots); i++) {
         struct vex_collection_facts facts = facts_for(10 + (uint32_t)i, "x");
@@ -563,6 +563,15 @@ static void waiting_ends_when_the_lsn_comes_or_the_daemon_goes(void **state)
     }
 }
 
+static void a_beat_tells_the_time(void **state)
+{
+    struct mapping *mapping = *state;
+    assert_int_equal(vex_control_heartbeat_ms(mapping->reader), 0);
+    uint64_t before_ms = vex_clock_ms();
+    vex_control_beat(mapping->writer);
+    assert_in_range(vex_control_heartbeat_ms(mapping->reader), before_ms, vex_clock_ms());
+}
+
 /* ---- slots ----------------------------------------------------------------------------------- */
 
 static void the_oldest_pin_of_a_page_is_found(void **state)
@@ -659,6 +668,7 @@ int main(void)
         READY(waiting_ends_at_the_deadline),
         READY(waiting_sleeps_also_over_a_read_only_mapping),
         READY(waiting_ends_when_the_lsn_comes_or_the_daemon_goes),
+        READY(a_beat_tells_the_time),
         cmocka_unit_test(the_oldest_pin_of_a_page_is_found),
         cmocka_unit_test(a_pin_of_the_future_protects_everything),
         READY(a_pin_follows_the_current_generation),

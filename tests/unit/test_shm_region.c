@@ -27,7 +27,7 @@
 #include "base/error.h"
 #include "shm/region.h"
 #include "tests/lib/child.h"
-#include "tests/lib/random.h"
+#include "tests/lib/temp_dir.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
 #define MIB (1u << 20)
@@ -98,6 +98,42 @@ static void names_carry_the_uuid_and_the_number(void **state)
     assert_string_equal(text, "/vexdb-00010aff123456789abcdef00ff0807f-seg-18446744073709551615");
     vex_uuid_text(text, known);
     assert_string_equal(text, "00010aff-1234-5678-9abc-def00ff0807f");
+}
+
+static void the_key_is_the_directorys_as_much_as_the_instances(void **state)
+{
+    (void)state;
+    struct vex_temp_dir first;
+    struct vex_temp_dir second;
+    vex_temp_dir_make(&first);
+    vex_temp_dir_make(&second);
+    char link[VEX_TEMP_PATH_MAX + 8];
+    (void)snprintf(link, sizeof(link), "%s/link", second.path);
+    assert_int_equal(symlink(first.path, link), 0);
+    uint8_t keys[4][VEX_UUID_BYTES];
+    assert_int_equal(vex_region_key(keys[0], uuid, first.path), 0);
+    assert_int_equal(vex_region_key(keys[1], uuid, link), 0);
+    assert_int_equal(vex_region_key(keys[2], uuid, second.path), 0);
+    assert_int_equal(vex_region_key(keys[3], other_uuid, first.path), 0);
+    /* One directory by two names is one instance; a copy is another. */
+    assert_memory_equal(keys[0], keys[1], VEX_UUID_BYTES);
+    assert_memory_not_equal(keys[0], keys[2], VEX_UUID_BYTES);
+    assert_memory_not_equal(keys[0], keys[3], VEX_UUID_BYTES);
+    vex_temp_dir_remove(&second);
+    assert_int_equal(vex_region_key(keys[0], uuid, second.path), ENOENT);
+    vex_temp_dir_remove(&first);
+}
+
+static void a_region_exists_from_its_creation_to_its_unlinking(void **state)
+{
+    (void)state;
+    struct vex_region region;
+    assert_false(vex_region_exists(name));
+    assert_int_equal(vex_region_create(&region, name, 4096, 0, NULL), VEX_OK);
+    assert_true(vex_region_exists(name));
+    vex_region_unlink(name);
+    assert_false(vex_region_exists(name));
+    vex_region_close(&region);
 }
 
 /* ---- create and open ------------------------------------------------------------------------- */
@@ -415,6 +451,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(names_carry_the_uuid_and_the_number),
+        CASE(the_key_is_the_directorys_as_much_as_the_instances),
+        CASE(a_region_exists_from_its_creation_to_its_unlinking),
         CASE(a_new_region_is_zero_writable_and_aligned),
         CASE(the_mode_does_not_depend_on_the_umask),
         CASE(a_name_that_is_taken_is_refused_and_left_alone),
