@@ -414,8 +414,8 @@ static enum vex_status replay_create(struct vex_coordinator *coordinator, uint64
     }
     memcpy(&record, body, sizeof(record));
     if (record.collection_id < vex_registry_next_id(coordinator->registry) ||
-        vex_name_fault(record.name, sizeof(record.name)) || record.dim < 1 ||
-        record.dim > VEX_DIM_MAX || record.metric < VEX_METRIC_L2 ||
+        record.collection_id == UINT32_MAX || vex_name_fault(record.name, sizeof(record.name)) ||
+        record.dim < 1 || record.dim > VEX_DIM_MAX || record.metric < VEX_METRIC_L2 ||
         record.metric > VEX_METRIC_DOT ||
         vex_registry_by_name(coordinator->registry, record.name) ||
         vex_registry_can_create(coordinator->registry, NULL) != VEX_OK) {
@@ -653,6 +653,11 @@ bool vex_coordinator_wants_settling(const struct vex_coordinator *coordinator)
 void vex_coordinator_settle(struct vex_coordinator *coordinator)
 {
     (void)vex_log_watermark(coordinator->log, false);
+}
+
+uint64_t vex_coordinator_staged_lsn(const struct vex_coordinator *coordinator)
+{
+    return vex_log_next_lsn(coordinator->log) - 1;
 }
 
 uint64_t vex_coordinator_durable_lsn(const struct vex_coordinator *coordinator)

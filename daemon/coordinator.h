@@ -73,6 +73,8 @@ bool vex_coordinator_idle(const struct vex_coordinator *coordinator);
 void vex_coordinator_settle(struct vex_coordinator *coordinator);
 bool vex_coordinator_wants_settling(const struct vex_coordinator *coordinator);
 
+/* Last record staged; what was checked against it can be told once it is durable. */
+uint64_t vex_coordinator_staged_lsn(const struct vex_coordinator *coordinator);
 uint64_t vex_coordinator_durable_lsn(const struct vex_coordinator *coordinator);
 /* 0, or the errno with which the log failed. */
 int vex_coordinator_failure(const struct vex_coordinator *coordinator);

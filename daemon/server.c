@@ -28,12 +28,16 @@
 #define INPUT_KEPT_BYTES (1u << 20) /* a larger buffer is freed once its batch is through */
 #define DRAIN_MS 2000u              /* at shutdown, for clients to take their last replies */
 
-/* An acknowledgement that waits for its batch. */
+/*
+ * An answer that waits for a batch: an acknowledgement, or a refusal that rests on a record which is
+ * staged but not yet published. Told at once, "it exists" would come before anybody can see it.
+ */
 struct due {
     struct vex_session *session;
     uint64_t request;
     uint16_t op;
     struct vex_ack_body ack;
+    struct vex_error *refusal; /* owned; NULL = an acknowledgement */
 };
 
 struct vex_server {
@@ -253,6 +257,16 @@ static enum vex_status offer_mutation(struct vex_server *server, const struct ve
     }
 }
 
+/* Whether a refusal may be due to a record that nobody can see yet. */
+static bool rests_on_staged(const struct vex_server *server, enum vex_status status)
+{
+    bool about_state = status == VEX_ERR_EXISTS || status == VEX_ERR_NOT_FOUND ||
+                       status == VEX_ERR_GONE || status == VEX_ERR_NO_COLLECTION;
+    return about_state && !vex_coordinator_failure(server->coordinator) &&
+           vex_coordinator_staged_lsn(server->coordinator) >
+               vex_coordinator_durable_lsn(server->coordinator);
+}
+
 /* False if the frame must wait for the next commit. */
 static bool mutate(struct vex_server *server, struct vex_session *session,
                    const struct vex_frame_head *head, const uint8_t *body)
@@ -268,9 +282,18 @@ static bool mutate(struct vex_server *server, struct vex_session *session,
     if (status == VEX_ERR_BUSY) {
         return false;
     }
-    if (status != VEX_OK) {
+    if (status != VEX_OK && !rests_on_staged(server, status)) {
         refuse(server, session, head, &error);
         return true;
+    }
+    if (status != VEX_OK) {
+        due.ack.lsn = vex_coordinator_staged_lsn(server->coordinator);
+        due.refusal = malloc(sizeof(error));
+        if (!due.refusal) {
+            refuse(server, session, head, &error);
+            return true;
+        }
+        *due.refusal = error;
     }
     session->due++;
     (void)vex_buffer_append(&server->dues, &due, sizeof(due));
@@ -393,6 +416,22 @@ static void client_event(struct vex_server *server, struct vex_session *session,
 
 /* ---- acknowledgements ------------------------------------------------------------------------ */
 
+static bool answer(const struct due *due, uint64_t durable, int failure)
+{
+    if (due->refusal) {
+        return vex_session_reply_error(due->session, due->op, due->request, due->refusal);
+    }
+    if (due->ack.lsn <= durable) {
+        return vex_session_reply(due->session, due->op, due->request, VEX_OK, &due->ack,
+                                 sizeof(due->ack));
+    }
+    struct vex_error error;
+    (void)vex_error_os(&error, VEX_ERR_UNKNOWN_OUTCOME, failure,
+                       "the log failed while this write was under way; it may or may not be there "
+                       "after a restart");
+    return vex_session_reply_error(due->session, due->op, due->request, &error);
+}
+
 static void send_acknowledgements(struct vex_server *server)
 {
     uint64_t durable = vex_coordinator_durable_lsn(server->coordinator);
@@ -401,27 +440,12 @@ static void send_acknowledgements(struct vex_server *server)
     size_t count = server->dues.bytes / sizeof(*dues);
     size_t done = 0;
     for (; done < count && (dues[done].ack.lsn <= durable || failure); done++) {
-        struct due *due = &dues[done];
-        struct vex_session *session = due->session;
+        struct vex_session *session = dues[done].session;
         session->due--;
-        if (session->fd < 0) {
-            continue;
-        }
-        bool queued;
-        if (due->ack.lsn <= durable) {
-            queued = vex_session_reply(session, due->op, due->request, VEX_OK, &due->ack,
-                                       sizeof(due->ack));
-        } else {
-            struct vex_error error;
-            (void)vex_error_os(
-                &error, VEX_ERR_UNKNOWN_OUTCOME, failure,
-                "the log failed while this write was under way; it may or may not be "
-                "there after a restart");
-            queued = vex_session_reply_error(session, due->op, due->request, &error);
-        }
-        if (!queued) {
+        if (session->fd >= 0 && !answer(&dues[done], durable, failure)) {
             drop_session(server, session);
         }
+        free(dues[done].refusal);
     }
     vex_buffer_consume(&server->dues, done * sizeof(*dues));
 }
@@ -665,6 +689,10 @@ void vex_server_close(struct vex_server *server)
         if (fds[i] >= 0) {
             (void)close(fds[i]);
         }
+    }
+    struct due *dues = (struct due *)(void *)server->dues.data;
+    for (size_t i = 0; i < server->dues.bytes / sizeof(*dues); i++) {
+        free(dues[i].refusal);
     }
     vex_buffer_deinit(&server->dues);
     free(server);

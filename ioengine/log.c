@@ -250,9 +250,11 @@ static bool take_result(struct vex_log *log, int64_t result)
             log->commits++;
             return true;
         }
-        if (result > 0) {
+        size_t progress = result > 0 ? (size_t)result & ~(size_t)(VEX_BLOCK_BYTES - 1) : 0;
+        if (progress) {
+            log->flight_attempts = 0;
             /* Direct I/O goes on at a block boundary; writing the same bytes again is harmless. */
-            log->flight_done += (size_t)result & ~(size_t)(VEX_BLOCK_BYTES - 1);
+            log->flight_done += progress;
         }
         if (++log->flight_attempts < WRITE_ATTEMPTS_MAX) {
             submit_flight(log);

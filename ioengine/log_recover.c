@@ -55,6 +55,11 @@ static void note_file(void *context, const char *name)
     if (errno || end == name || strcmp(end, ".log") != 0 || number == 0) {
         return;
     }
+    char path[LOG_PATH_MAX];
+    log_file_path(path, number);
+    if (strcmp(path + strlen(VEX_LOG_DIRECTORY "/"), name) != 0) {
+        return; /* not a name that the log gives: somebody's copy */
+    }
     range->count++;
     range->first = range->first == 0 || number < range->first ? number : range->first;
     range->last = number > range->last ? number : range->last;
@@ -140,12 +145,14 @@ static enum vex_status erase_tail(struct recovery *recovery, struct vex_file *fi
     return VEX_OK;
 }
 
-/* NULL if the batch at `offset` is sound and continues the chain. */
-static const char *batch_fault(const struct recovery *recovery, uint64_t offset)
+/* NULL if the batch at `offset` is sound and continues the chain. Tearing cannot make a batch that is
+ * sound by itself, so *out_torn tells whether an unfinished write may be the reason. */
+static const char *batch_fault(const struct recovery *recovery, uint64_t offset, bool *out_torn)
 {
     const struct vex_log *log = recovery->log;
     const uint8_t *at = recovery->data + offset;
     const char *fault = vex_batch_fault(at, recovery->bytes - offset, log->nonce);
+    *out_torn = fault != NULL;
     if (fault) {
         return fault;
     }
@@ -195,7 +202,8 @@ static enum vex_status walk_batches(struct recovery *recovery, struct vex_file *
     uint64_t offset = VEX_BLOCK_BYTES;
     enum vex_status status = VEX_OK;
     while (status == VEX_OK && offset < recovery->bytes) {
-        const char *fault = batch_fault(recovery, offset);
+        bool torn = false;
+        const char *fault = batch_fault(recovery, offset, &torn);
         if (!fault) {
             uint32_t total_bytes = vex_load_u32(recovery->data + offset +
                                                 offsetof(struct vex_batch_header, total_bytes));
@@ -206,7 +214,7 @@ static enum vex_status walk_batches(struct recovery *recovery, struct vex_file *
         if (all_zero(recovery->data + offset, recovery->bytes - offset)) {
             break;
         }
-        if (!is_last || anything_sound_follows(recovery, offset)) {
+        if (!is_last || !torn || anything_sound_follows(recovery, offset)) {
             return damaged(recovery, offset, fault);
         }
         status = erase_tail(recovery, file, offset);

@@ -94,7 +94,9 @@ def check_line(text, examples, seen):
     )
     for key, value in line.items():
         if isinstance(value, (int, float)) and key not in ("core", "load", "client_cores", "daemon_cores"):
-            expect(value > 0, f"{name}: {key} is {value}")
+            # The least of few passes on a busy machine may round to nothing.
+            least = key.endswith("_least")
+            expect(value > 0 or (least and value == 0), f"{name}: {key} is {value}")
     for low, high in PAIRS_IN_ORDER:
         if line.get(low) is not None and line.get(high) is not None:
             expect(line[low] <= line[high], f"{name}: {low} {line[low]} > {high} {line[high]}")

@@ -861,13 +861,36 @@ static void a_new_thread_reads_after_a_restart(void **state)
     test_free(crew);
 }
 
-/* Lets a stopped daemon go on, so that a call that waits for ever fails the test instead of it. */
-static void *wake_daemon(void *argument)
+/* Stops the daemon in the middle of everything; lets it go on when told to, or after a while, so that a
+ * call that waits for ever fails its test and no others. */
+struct hang {
+    pid_t daemon;
+    _Atomic bool over;
+    pthread_t thread;
+};
+
+static void *end_hang(void *argument)
 {
-    const struct vex_fixture *fixture = argument;
-    vex_fixture_pause_ms(4000);
-    (void)kill(fixture->daemon, SIGCONT);
+    struct hang *hang = argument;
+    for (int i = 0; i < 400 && !atomic_load(&hang->over); i++) {
+        vex_fixture_pause_ms(10);
+    }
+    (void)kill(hang->daemon, SIGCONT);
     return NULL;
+}
+
+static void hang_begin(struct hang *hang, const struct vex_fixture *fixture)
+{
+    hang->daemon = fixture->daemon;
+    atomic_store(&hang->over, false);
+    assert_int_equal(kill(hang->daemon, SIGSTOP), 0);
+    assert_int_equal(pthread_create(&hang->thread, NULL, end_hang, hang), 0);
+}
+
+static void hang_end(struct hang *hang)
+{
+    atomic_store(&hang->over, true);
+    assert_int_equal(pthread_join(hang->thread, NULL), 0);
 }
 
 static void open_keeps_its_time_out_with_a_daemon_that_hangs(void **state)
@@ -875,15 +898,13 @@ static void open_keeps_its_time_out_with_a_daemon_that_hangs(void **state)
     struct vex_fixture *fixture = *state;
     struct vex_open_options options = vex_fixture_open_options();
     options.timeout_ms = 200;
-    assert_int_equal(kill(fixture->daemon, SIGSTOP), 0);
-    pthread_t waker;
-    assert_int_equal(pthread_create(&waker, NULL, wake_daemon, fixture), 0);
+    struct hang hang;
+    hang_begin(&hang, fixture);
     struct vex_db *db = NULL;
     uint64_t start_ms = vex_fixture_now_ms();
     enum vex_status status = vex_open(fixture->directory, &options, &db, &check_error);
     uint64_t took_ms = vex_fixture_now_ms() - start_ms;
-    (void)kill(fixture->daemon, SIGCONT);
-    assert_int_equal(pthread_join(waker, NULL), 0);
+    hang_end(&hang);
     vex_close(db);
     if (status != VEX_ERR_TIMEOUT || took_ms > 3000) {
         fail_msg("%s after %llu ms", vex_status_name(status), (unsigned long long)took_ms);
@@ -898,16 +919,14 @@ static void questions_to_a_daemon_that_hangs_time_out(void **state)
     for (int i = 0; i < 2; i++) {
         struct vex_db *db = NULL;
         assert_ok(vex_open(fixture->directory, &options, &db, sink));
-        assert_int_equal(kill(fixture->daemon, SIGSTOP), 0);
-        pthread_t waker;
-        assert_int_equal(pthread_create(&waker, NULL, wake_daemon, fixture), 0);
+        struct hang hang;
+        hang_begin(&hang, fixture);
         struct vex_stats stats = {.size = sizeof(stats)};
         uint64_t start_ms = vex_fixture_now_ms();
         enum vex_status status =
             i ? vex_shutdown(db, &check_error) : vex_get_stats(db, &stats, &check_error);
         uint64_t took_ms = vex_fixture_now_ms() - start_ms;
-        (void)kill(fixture->daemon, SIGCONT);
-        assert_int_equal(pthread_join(waker, NULL), 0);
+        hang_end(&hang);
         vex_close(db);
         if (status != VEX_ERR_TIMEOUT || took_ms > 3000) {
             fail_msg("%s: %s after %llu ms", i ? "shutdown" : "statistics", vex_status_name(status),

@@ -12,16 +12,20 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "shm/control.h"
 #include "shm/pin.h"
+#include "tests/lib/child.h"
 #include "tests/lib/random.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
@@ -361,6 +365,100 @@ static void a_cell_that_never_belongs_to_the_view_ends_the_search(void **state)
     }
 }
 
+/* ---- instruction by instruction -------------------------------------------------------------- */
+
+#define STEPPED_VIEWS (VEX_VIEW_RING + 3u)
+/* The thread sanitizer's atomic operations are calls of thousands of instructions. */
+#ifdef __SANITIZE_THREAD__
+#define STEPPING_ENDS false
+#else
+#define STEPPING_ENDS true
+#endif
+
+/* Sets one view more, one instruction at a time, as seen by a tracer. */
+static _Noreturn void set_view_traced(void *region)
+{
+    struct vex_view_state view = state_for(STEPPED_VIEWS);
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
+        _exit(VEX_CHILD_SKIPPED);
+    }
+    (void)raise(SIGSTOP);
+    vex_control_set_view(region, 2, &view);
+    _exit(0);
+}
+
+/* What the reader gets who loaded `sequence` a moment ago: nothing, or the whole view of that number. */
+static const char *stale_read_fault(struct mapping *mapping, uint64_t sequence)
+{
+    struct vex_collection_entry *entry = entry_of(mapping->writer, 2);
+    uint64_t current = atomic_load(&entry->view);
+    struct vex_view_state view;
+    atomic_store(&entry->view, sequence);
+    enum vex_status status = vex_control_view(mapping->reader, 2, 5, &view);
+    atomic_store(&entry->view, current);
+    if (status == VEX_OK && (!is_whole(&view) || view.lsn != sequence)) {
+        return "a reader that was overtaken took a mixture for a view";
+    }
+    return NULL;
+}
+
+static const char *current_read_fault(const struct mapping *mapping)
+{
+    struct vex_view_state view;
+    if (vex_control_view(mapping->reader, 2, 5, &view) != VEX_OK) {
+        return "no view";
+    }
+    bool known = view.lsn == STEPPED_VIEWS || view.lsn == STEPPED_VIEWS - 1;
+    return known && is_whole(&view) ? NULL : "a view that is neither the old nor the new one";
+}
+
+/* At every instruction of the writer: it may die there, and a reader may come there. */
+static void no_instruction_of_setting_a_view_leaves_a_mixture(void **state)
+{
+    if (!STEPPING_ENDS) {
+        skip();
+    }
+    struct mapping *mapping = *state;
+    struct vex_collection_facts facts = facts_for(5, "x");
+    vex_control_add_collection(mapping->writer, 2, &facts);
+    for (uint64_t number = 1; number < STEPPED_VIEWS; number++) {
+        struct vex_view_state view = state_for(number);
+        vex_control_set_view(mapping->writer, 2, &view);
+    }
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        set_view_traced(mapping->writer);
+    }
+    const char *fault = NULL;
+    int status = 0;
+    unsigned steps = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    while (WIFSTOPPED(status) && !fault && steps < 20000) {
+        if (ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) != 0 ||
+            waitpid(child, &status, 0) != child) {
+            fault = "the child cannot be stepped";
+            break;
+        }
+        /* The cell that is being overwritten is that of a whole ring ago. */
+        fault = stale_read_fault(mapping, STEPPED_VIEWS - VEX_VIEW_RING);
+        fault = fault ? fault : current_read_fault(mapping);
+        steps++;
+    }
+    if (!WIFEXITED(status)) {
+        (void)kill(child, SIGKILL);
+        (void)waitpid(child, NULL, 0);
+    } else if (WEXITSTATUS(status) == VEX_CHILD_SKIPPED) {
+        printf("stepping a child is forbidden here\n");
+        skip();
+    }
+    if (fault) {
+        fail_msg("instruction %u: %s", steps, fault);
+    }
+    assert_true(steps > 20);
+    assert_view(mapping->reader, 2, 5, STEPPED_VIEWS);
+}
+
 struct race {
     struct mapping *mapping;
     atomic_bool stop;
@@ -660,6 +758,7 @@ int main(void)
         READY(views_of_two_collections_do_not_touch),
         READY(a_cell_that_was_begun_and_never_finished_is_not_seen),
         READY(a_cell_that_never_belongs_to_the_view_ends_the_search),
+        READY(no_instruction_of_setting_a_view_leaves_a_mixture),
         READY(a_reader_beside_a_writer_sees_whole_states_in_order),
         READY(a_list_is_copied_if_it_is_the_one_asked_for),
         READY(lists_that_lead_outside_are_refused),
