@@ -338,7 +338,7 @@ static int write_in_chaos(const struct vex_fixture *fixture, unsigned number,
         }
         /* A daemon that is killed while it starts, answers or writes. */
         if (status != VEX_OK && status != VEX_ERR_UNAVAILABLE &&
-            status != VEX_ERR_UNKNOWN_OUTCOME && status != VEX_ERR_NO_COLLECTION) {
+            status != VEX_ERR_UNKNOWN_OUTCOME) {
             fprintf(stderr, "process %u: %s: %s\n", number, vex_status_name(status), error.message);
             return 1;
         }
@@ -561,12 +561,19 @@ static void a_path_that_is_no_directory_is_refused(void **state)
     assert_true(vex_fixture_now_ms() - start_ms < 10000);
 }
 
+#define OUT_OF_REACH 102
+
 /* In a child, because permissions do not bind the superuser. 0, or the status that was not right. */
 static int open_as_nobody(const char *directory)
 {
     if (geteuid() == 0 &&
         (setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0)) {
         return 100;
+    }
+    /* A tree below a private home: this user cannot even start the daemon. */
+    const char *program = getenv("VEXD_PATH");
+    if (program && access(program, X_OK) != 0) {
+        return OUT_OF_REACH;
     }
     struct vex_open_options options = spawning(100);
     struct vex_db *db = NULL;
@@ -596,7 +603,12 @@ static void a_directory_that_may_not_be_written_is_refused(void **state)
         if (child == 0) {
             _exit(open_as_nobody(paths[i]));
         }
-        assert_int_equal(vex_fixture_await(child, 40000), 0);
+        int outcome = vex_fixture_await(child, 40000);
+        if (outcome == OUT_OF_REACH) {
+            (void)chmod(fixture->directory, 0755);
+            skip();
+        }
+        assert_int_equal(outcome, 0);
     }
     assert_int_equal(chmod(fixture->directory, 0755), 0);
 }

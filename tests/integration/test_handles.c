@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -861,6 +862,67 @@ static void a_new_thread_reads_after_a_restart(void **state)
     test_free(crew);
 }
 
+/* The descriptors of this process that are sockets. */
+static unsigned find_sockets(int *fds, unsigned most)
+{
+    unsigned count = 0;
+    for (int fd = 0; fd < 1024 && count < most; fd++) {
+        struct stat info;
+        if (fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode)) {
+            fds[count++] = fd;
+        }
+    }
+    return count;
+}
+
+static bool snapshot_is_lost(void *context)
+{
+    struct vex_record record = {.size = sizeof(record)};
+    return vex_snapshot_get(context, 1, &record, NULL) == VEX_ERR_UNAVAILABLE;
+}
+
+/* When the connection ends the daemon stops honouring the client's pins, and may use the memory for
+ * something else: a snapshot must say so instead of reading on. Everything else finds back. */
+static void a_client_that_was_cut_off_comes_back(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    struct vex_db *witness = vex_fixture_open(fixture);
+    int before[64];
+    int after[64];
+    unsigned before_count = find_sockets(before, 64);
+    struct vex_db *db = vex_fixture_open(fixture);
+    assert_int_equal(find_sockets(after, 64), before_count + 1);
+    unsigned at = 0;
+    while (at < before_count && after[at] == before[at]) {
+        at++;
+    }
+    struct vex_collection *collection = vex_fixture_collection(db, "points", DIM, VEX_METRIC_L2);
+    assert_ok(put(collection, 1, 1, NULL, sink));
+    struct vex_snapshot *snapshot = NULL;
+    assert_ok(vex_snapshot_open(collection, NULL, &snapshot, sink));
+    struct vex_record record = {.size = sizeof(record)};
+    assert_ok(vex_snapshot_get(snapshot, 1, &record, sink));
+    assert_int_equal(shutdown(after[at], SHUT_RDWR), 0);
+    assert_true(vex_fixture_eventually(snapshot_is_lost, snapshot, 5000));
+    assert_refused(vex_snapshot_get(snapshot, 1, &record, sink), VEX_ERR_UNAVAILABLE, "cut");
+    for (float value = 2; value < 10; value++) {
+        assert_true(value_of(collection, 1) == value - 1);
+        assert_ok(put(collection, 1, value, NULL, sink));
+    }
+    struct vex_search_info info = {.size = sizeof(info)};
+    assert_ok(search_one(collection, &info, sink));
+    assert_false(info.stale);
+    vex_snapshot_close(snapshot);
+    assert_ok(vex_snapshot_open(collection, NULL, &snapshot, sink));
+    assert_ok(vex_snapshot_get(snapshot, 1, &record, sink));
+    assert_true(record.vector[0] == 9);
+    vex_snapshot_close(snapshot);
+    vex_collection_close(collection);
+    vex_close(db);
+    assert_true(vex_fixture_eventually(one_client_is_left, witness, 5000));
+    vex_close(witness);
+}
+
 /* Stops the daemon in the middle of everything; lets it go on when told to, or after a while, so that a
  * call that waits for ever fails its test and no others. */
 struct hang {
@@ -1054,6 +1116,7 @@ int main(void)
         with_daemon(waiting_goes_on_over_a_restart),
         with_daemon(a_stopped_instance_is_never_called_damaged),
         with_daemon(a_new_thread_reads_after_a_restart),
+        with_daemon(a_client_that_was_cut_off_comes_back),
         with_daemon(open_keeps_its_time_out_with_a_daemon_that_hangs),
         with_daemon(questions_to_a_daemon_that_hangs_time_out),
         with_directory(a_directory_may_have_a_long_name),
