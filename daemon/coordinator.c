@@ -21,6 +21,7 @@ struct id_map {
     uint64_t *ids; /* id + 1, 0 = free */
     uint32_t *values;
     size_t capacity; /* power of two */
+    size_t mask;     /* of the part that this batch uses */
 };
 
 struct vex_coordinator {
@@ -62,16 +63,17 @@ static bool seen_reset(struct id_map *map, size_t count)
         }
         map->capacity = capacity;
     }
-    memset(map->ids, 0, map->capacity * sizeof(*map->ids));
+    memset(map->ids, 0, capacity * sizeof(*map->ids));
+    map->mask = capacity - 1;
     return true;
 }
 
 /* The number kept for `id`; *out_added says whether it was met for the first time. */
 static uint32_t *seen_slot(struct id_map *map, uint64_t id, bool *out_added)
 {
-    size_t slot = (size_t)vex_mix64(id) & (map->capacity - 1);
+    size_t slot = (size_t)vex_mix64(id) & map->mask;
     while (map->ids[slot] != 0 && map->ids[slot] != id + 1) {
-        slot = (slot + 1) & (map->capacity - 1);
+        slot = (slot + 1) & map->mask;
     }
     *out_added = map->ids[slot] == 0;
     map->ids[slot] = id + 1;
@@ -287,12 +289,22 @@ static bool apply_write(struct vex_coordinator *coordinator, struct vex_live_col
 
 /* ---- mutations ------------------------------------------------------------------------------- */
 
+/* Once the log has failed, the staged state is no fact: nothing is said about it. */
+static enum vex_status check_log(const struct vex_coordinator *coordinator, struct vex_error *error)
+{
+    int failure = vex_log_failure(coordinator->log);
+    return failure ? vex_error_os(error, VEX_ERR_READ_ONLY, failure,
+                                  "the log failed and takes no more writes until a restart")
+                   : VEX_OK;
+}
+
 enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const uint8_t *body,
                                       size_t bytes, struct vex_ack_body *out_ack,
                                       struct vex_error *error)
 {
     struct vex_write write;
-    enum vex_status status = vex_write_decode(&write, body, bytes, error);
+    enum vex_status status = check_log(coordinator, error);
+    status = status == VEX_OK ? vex_write_decode(&write, body, bytes, error) : status;
     if (status != VEX_OK) {
         return status;
     }
@@ -336,6 +348,10 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
                                        struct vex_ack_body *out_ack, struct vex_error *error)
 {
     struct vex_registry *registry = coordinator->registry;
+    enum vex_status status = check_log(coordinator, error);
+    if (status != VEX_OK) {
+        return status;
+    }
     const char *fault = vex_name_fault(body->name, sizeof(body->name));
     if (fault) {
         return vex_error_set(error, VEX_ERR_INVALID, "%s", fault);
@@ -350,7 +366,7 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     if (vex_registry_by_name(registry, body->name)) {
         return vex_error_set(error, VEX_ERR_EXISTS, "collection %s exists", body->name);
     }
-    enum vex_status status = vex_registry_can_create(registry, error);
+    status = vex_registry_can_create(registry, error);
     if (status == VEX_OK) {
         status = vex_log_room(coordinator->log, sizeof(*body), error);
     }
@@ -379,13 +395,17 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
                                      const struct vex_drop_body *body, struct vex_ack_body *out_ack,
                                      struct vex_error *error)
 {
+    enum vex_status status = check_log(coordinator, error);
+    if (status != VEX_OK) {
+        return status;
+    }
     const char *fault = vex_name_fault(body->name, sizeof(body->name));
     struct vex_live_collection *collection =
         fault ? NULL : vex_registry_by_name(coordinator->registry, body->name);
     if (!collection) {
         return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", body->name);
     }
-    enum vex_status status = vex_log_room(coordinator->log, sizeof(*body), error);
+    status = vex_log_room(coordinator->log, sizeof(*body), error);
     if (status != VEX_OK) {
         return status;
     }
@@ -508,6 +528,12 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
     if (status != VEX_OK) {
         return status;
     }
+    if (options->lock_fd && coordinator->io->ops->hold_lock) {
+        int failure = coordinator->io->ops->hold_lock(coordinator->io, *options->lock_fd);
+        if (failure < 0) {
+            return vex_error_os(error, VEX_ERR_IO, -failure, "hand the lock to the ring");
+        }
+    }
     if (note[0]) {
         vex_trace("%s", note);
     }
@@ -551,6 +577,11 @@ enum vex_status vex_coordinator_open(int directory_fd,
     vex_registry_apply(coordinator->registry, coordinator->recovery.last_lsn);
     vex_coordinator_beat(coordinator);
     vex_control_ready(vex_publisher_region(coordinator->publisher));
+    status = vex_publisher_announce(coordinator->publisher, error);
+    if (status != VEX_OK) {
+        vex_coordinator_close(coordinator);
+        return status;
+    }
     *out_coordinator = coordinator;
     return VEX_OK;
 }
@@ -592,6 +623,11 @@ const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator)
 void vex_coordinator_beat(struct vex_coordinator *coordinator)
 {
     vex_control_beat(vex_publisher_region(coordinator->publisher));
+}
+
+void vex_coordinator_spare_readers(struct vex_coordinator *coordinator)
+{
+    vex_publisher_spare_readers(coordinator->publisher);
 }
 
 int vex_coordinator_event_fd(const struct vex_coordinator *coordinator)

@@ -26,6 +26,7 @@ struct vex_coordinator;
 
 struct vex_coordinator_options {
     const char *io_backend; /* NULL = choose */
+    const int *lock_fd;     /* the instance's lock, see vex_io_ops.hold_lock; NULL = none */
     uint64_t log_file_bytes_min;
     uint64_t log_file_bytes_max;
 };
@@ -44,6 +45,8 @@ const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator);
 const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator);
 /* Tells readers that the daemon is alive. */
 void vex_coordinator_beat(struct vex_coordinator *coordinator);
+/* See vex_publisher_spare_readers. */
+void vex_coordinator_spare_readers(struct vex_coordinator *coordinator);
 /* Readable when vex_coordinator_poll may have something to do. */
 int vex_coordinator_event_fd(const struct vex_coordinator *coordinator);
 

@@ -24,7 +24,8 @@
 #include "daemon/trace.h"
 
 #define LOCK_NAME "LOCK"
-#define LOCK_ATTEMPTS 5
+#define LOCK_ATTEMPTS 5        /* while its holder lives */
+#define LOCK_ATTEMPTS_DEAD 600 /* while the kernel finishes a dead holder's last write */
 #define LOCK_PAUSE_US 50000u
 
 enum exit_code { EXIT_STOPPED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_TAKEN = 3 };
@@ -161,6 +162,12 @@ static int make_directory(const char *path)
     return mkdir(copy, 0750) == 0 || errno == EEXIST ? 0 : errno;
 }
 
+static bool is_alive(const char *holder)
+{
+    long pid = strtol(holder, NULL, 10);
+    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
 /* The descriptor of the lock file, or a status. The kernel releases the lock with the process; a
  * ring can hold a dead daemon's descriptors for a moment longer, hence the attempts. */
 static enum vex_status take_lock(int *out_fd, struct vex_error *error)
@@ -175,9 +182,9 @@ static enum vex_status take_lock(int *out_fd, struct vex_error *error)
             (void)close(fd);
             return vex_error_os(error, VEX_ERR_IO, failure, "lock " LOCK_NAME);
         }
-        if (attempt == LOCK_ATTEMPTS) {
-            char holder[32] = {0};
-            (void)!pread(fd, holder, sizeof(holder) - 1, 0);
+        char holder[32] = {0};
+        (void)!pread(fd, holder, sizeof(holder) - 1, 0);
+        if (attempt >= (is_alive(holder) ? LOCK_ATTEMPTS : LOCK_ATTEMPTS_DEAD)) {
             (void)close(fd);
             return vex_error_set(error, VEX_ERR_BUSY,
                                  "another vexd (process %.20s) serves this directory",
@@ -233,8 +240,9 @@ static enum vex_status start(const struct options *options, struct instance *ins
     }
     enum vex_status status = take_lock(&instance->lock, error);
     if (status == VEX_OK) {
-        status =
-            vex_coordinator_open(AT_FDCWD, &options->coordinator, &instance->coordinator, error);
+        struct vex_coordinator_options coordinator = options->coordinator;
+        coordinator.lock_fd = &instance->lock;
+        status = vex_coordinator_open(AT_FDCWD, &coordinator, &instance->coordinator, error);
     }
     if (status == VEX_OK) {
         status = vex_server_open(instance->coordinator, &options->server, &instance->server, error);

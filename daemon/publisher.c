@@ -1,8 +1,11 @@
 #include "daemon/publisher.h"
 
+#include <errno.h>
 #include <numa.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -29,6 +32,7 @@ struct vex_publisher {
     struct vex_buffer retired;     /* struct retired each */
     size_t retirable;              /* segments and blocks in existence */
     uint64_t shm_bytes;
+    bool spares_readers; /* no holes */
 };
 
 static void mark_old_region_gone(const char *name, const uint8_t *key)
@@ -52,14 +56,25 @@ enum vex_status vex_publisher_open(const uint8_t *key, struct vex_publisher **ou
         return vex_error_set(error, VEX_ERR_NOMEM, "publisher: out of memory");
     }
     memcpy(publisher->key, key, sizeof(publisher->key));
-    publisher->next_segment_id = 1;
+    /* A reader that still has a dead daemon's list maps by name, also while we replay: its numbers
+     * must never name memory of ours. */
+    if (getrandom(&publisher->next_segment_id, sizeof(publisher->next_segment_id), 0) !=
+        (ssize_t)sizeof(publisher->next_segment_id)) {
+        int failure = errno;
+        free(publisher);
+        return vex_error_os(error, VEX_ERR_IO, failure, "random number for segment names");
+    }
+    publisher->next_segment_id >>= 1; /* room to count */
     publisher->next_list_id = 1;
     char name[VEX_REGION_NAME_MAX];
     vex_region_control_name(name, key);
     mark_old_region_gone(name, key);
     vex_region_unlink_all(key);
-    enum vex_status status = vex_region_create(&publisher->control, name, VEX_CONTROL_REGION_BYTES,
-                                               VEX_LISTS_OFFSET, error);
+    /* Under this name readers of the daemon before us would try to attach all through the replay. */
+    char early_name[VEX_REGION_NAME_MAX + 8];
+    (void)snprintf(early_name, sizeof(early_name), "%s-new", name);
+    enum vex_status status = vex_region_create(&publisher->control, early_name,
+                                               VEX_CONTROL_REGION_BYTES, VEX_LISTS_OFFSET, error);
     if (status != VEX_OK) {
         free(publisher);
         return status;
@@ -70,13 +85,22 @@ enum vex_status vex_publisher_open(const uint8_t *key, struct vex_publisher **ou
     return VEX_OK;
 }
 
+enum vex_status vex_publisher_announce(struct vex_publisher *publisher, struct vex_error *error)
+{
+    char name[VEX_REGION_NAME_MAX];
+    vex_region_control_name(name, publisher->key);
+    return vex_region_rename(&publisher->control, name, error);
+}
+
 static void free_home(struct vex_publisher *publisher, struct vex_home *home)
 {
     publisher->shm_bytes -= home->region.bytes;
     publisher->retirable--;
     vex_region_unlink(home->region.name);
     /* A client that maps it but reads nothing any more must not keep the memory. */
-    vex_region_punch(&home->region);
+    if (!publisher->spares_readers) {
+        vex_region_punch(&home->region);
+    }
     vex_region_close(&home->region);
     free(home);
 }
@@ -271,6 +295,11 @@ void vex_publisher_reclaim(struct vex_publisher *publisher, uint64_t oldest_pinn
         }
     }
     publisher->retired.bytes = kept * sizeof(*items);
+}
+
+void vex_publisher_spare_readers(struct vex_publisher *publisher)
+{
+    publisher->spares_readers = true;
 }
 
 bool vex_publisher_has_retired(const struct vex_publisher *publisher)

@@ -38,6 +38,9 @@ enum vex_status vex_publisher_open(const uint8_t *key, struct vex_publisher **ou
  * NULL is allowed. */
 void vex_publisher_close(struct vex_publisher *publisher);
 
+/* Puts the control region under the name that clients look for, once it is worth attaching to. */
+enum vex_status vex_publisher_announce(struct vex_publisher *publisher, struct vex_error *error);
+
 /* The mapped control region, for vex_control_* calls. */
 void *vex_publisher_region(struct vex_publisher *publisher);
 
@@ -68,6 +71,9 @@ void vex_publisher_publish(struct vex_publisher *publisher, uint64_t lsn);
  * Calls `reusable` for each collection slot that may be used again. */
 void vex_publisher_reclaim(struct vex_publisher *publisher, uint64_t oldest_pinned,
                            void (*reusable)(void *context, uint32_t slot), void *context);
+/* A reader was cut off in the middle of a read: it may touch memory that is given back, and a hole in a
+ * full /dev/shm is SIGBUS. From now on memory goes when the last process unmaps it. */
+void vex_publisher_spare_readers(struct vex_publisher *publisher);
 bool vex_publisher_has_retired(const struct vex_publisher *publisher);
 /* Shared memory held, retired and not yet reclaimed included. */
 uint64_t vex_publisher_shm_bytes(const struct vex_publisher *publisher);

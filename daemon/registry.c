@@ -278,10 +278,13 @@ static enum vex_status add_home(struct vex_registry *registry,
     };
     struct vex_home *home = NULL;
     enum vex_status status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
-    if (status == VEX_ERR_NO_SPACE && capacity > rows) {
-        /* The generous size does not fit any more; what this write needs may. */
-        shape.capacity_rows = rows;
-        shape.payload_capacity_bytes = payload_bytes;
+    while (status == VEX_ERR_NO_SPACE &&
+           (shape.capacity_rows > rows || shape.payload_capacity_bytes > payload_bytes)) {
+        /* The generous size does not fit any more; something between it and what this write needs may. */
+        uint32_t fewer = shape.capacity_rows / 4;
+        uint64_t less = shape.payload_capacity_bytes / 4;
+        shape.capacity_rows = fewer > rows ? fewer : rows;
+        shape.payload_capacity_bytes = less > payload_bytes ? less : payload_bytes;
         status = vex_publisher_make_home(registry->publisher, &shape, &home, error);
     }
     if (status == VEX_OK && !collection->list_changed) {

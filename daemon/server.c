@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,6 +22,8 @@
 
 #define CLIENTS_MAX 1024u
 #define EVENTS_MAX 64
+#define DUES_MAX 4096u /* answers one client may wait for; then its frames wait for the batch */
+#define DESCRIPTORS_SPARED 64u /* for files, rings and what a client hands over */
 #define HELLO_TIMEOUT_MS 5000u
 #define SETTLE_MS 100u /* after the last acknowledgement: then a watermark proves it */
 #define RECLAIM_MS 20u /* while something retired waits for readers */
@@ -47,6 +50,7 @@ struct vex_server {
     int signals;
     int epoll;
     bool accepting;
+    uint32_t clients_max;
     bool stopping;
     struct vex_session *sessions;
     uint32_t sessions_count;
@@ -93,6 +97,11 @@ static void drop_session(struct vex_server *server, struct vex_session *session)
         return;
     }
     (void)epoll_ctl(server->epoll, EPOLL_CTL_DEL, session->fd, NULL);
+    for (uint32_t i = 0; i < session->pages_count; i++) {
+        if (vex_slot_page_oldest(session->pages[i], UINT64_MAX) != UINT64_MAX) {
+            vex_coordinator_spare_readers(server->coordinator);
+        }
+    }
     vex_session_disconnect(session, true);
     server->sessions_count--;
     server->idle_since_ms = vex_clock_ms();
@@ -123,7 +132,7 @@ static void accept_client(struct vex_server *server)
         server->sessions->previous = session;
     }
     server->sessions = session;
-    if (++server->sessions_count == CLIENTS_MAX) {
+    if (++server->sessions_count >= server->clients_max) {
         watch_listener(server, false);
     }
 }
@@ -271,6 +280,9 @@ static bool rests_on_staged(const struct vex_server *server, enum vex_status sta
 static bool mutate(struct vex_server *server, struct vex_session *session,
                    const struct vex_frame_head *head, const uint8_t *body)
 {
+    if (session->due >= DUES_MAX) {
+        return false;
+    }
     struct vex_error error = {0};
     struct due due = {.session = session, .request = head->request, .op = head->op};
     if (!vex_buffer_reserve(&server->dues, sizeof(due))) {
@@ -418,7 +430,7 @@ static void client_event(struct vex_server *server, struct vex_session *session,
 
 static bool answer(const struct due *due, uint64_t durable, int failure)
 {
-    if (due->refusal) {
+    if (due->refusal && due->ack.lsn <= durable) {
         return vex_session_reply_error(due->session, due->op, due->request, due->refusal);
     }
     if (due->ack.lsn <= durable) {
@@ -504,6 +516,7 @@ static void advance(struct vex_server *server)
     }
     if (server->progress || vex_coordinator_failure(server->coordinator)) {
         server->progress = false;
+        server->quiet_since_ms = vex_clock_ms();
         send_acknowledgements(server);
         retry_stalled(server);
         (void)vex_coordinator_commit(server->coordinator);
@@ -538,8 +551,14 @@ static void housekeeping(struct vex_server *server)
         vex_coordinator_settle(server->coordinator);
     }
     drop_silent_clients(server, now_ms);
+    /* Also when descriptors ran out with nobody connected who could leave. */
+    if (!server->accepting && server->sessions_count < server->clients_max) {
+        watch_listener(server, true);
+    }
     if (server->options.embedded && server->options.idle_timeout_ms &&
-        server->sessions_count == 0 && vex_coordinator_idle(server->coordinator) &&
+        server->sessions_count == 0 &&
+        (vex_coordinator_idle(server->coordinator) ||
+         vex_coordinator_failure(server->coordinator)) &&
         now_ms - server->idle_since_ms >= server->options.idle_timeout_ms) {
         vex_trace("idle for %u ms, ending", server->options.idle_timeout_ms);
         server->stopping = true;
@@ -636,10 +655,22 @@ static int open_signals(void)
     return fd < 0 ? -errno : fd;
 }
 
-static bool add_to_epoll(struct vex_server *server, int fd, void *tag)
+static bool add_to_epoll(struct vex_server *server, int fd, void *tag, uint32_t events)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
+    struct epoll_event event = {.events = events, .data.ptr = tag};
     return epoll_ctl(server->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+/* Clients must not use up the descriptors that the log needs to go on. */
+static uint32_t clients_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+        limit.rlim_cur >= CLIENTS_MAX + DESCRIPTORS_SPARED) {
+        return CLIENTS_MAX;
+    }
+    return limit.rlim_cur > 2 * DESCRIPTORS_SPARED ? (uint32_t)limit.rlim_cur - DESCRIPTORS_SPARED
+                                                   : DESCRIPTORS_SPARED / 4;
 }
 
 enum vex_status vex_server_open(struct vex_coordinator *coordinator,
@@ -654,14 +685,16 @@ enum vex_status vex_server_open(struct vex_coordinator *coordinator,
     server->coordinator = coordinator;
     server->options = *options;
     server->accepting = true;
+    server->clients_max = clients_limit();
     server->started_ms = server->idle_since_ms = server->quiet_since_ms = vex_clock_ms();
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     server->signals = open_signals();
     server->listener = open_listener();
     if (server->epoll < 0 || server->signals < 0 || server->listener < 0 ||
-        !add_to_epoll(server, server->listener, &server->listener) ||
-        !add_to_epoll(server, server->signals, &server->signals) ||
-        !add_to_epoll(server, vex_coordinator_event_fd(coordinator), server)) {
+        !add_to_epoll(server, server->listener, &server->listener, EPOLLIN) ||
+        !add_to_epoll(server, server->signals, &server->signals, EPOLLIN) ||
+        !add_to_epoll(server, vex_coordinator_event_fd(coordinator), server,
+                      EPOLLIN | EPOLLET)) { /* a late signal must not spin the loop */
         int failure = server->listener < 0 ? -server->listener : errno;
         vex_server_close(server);
         return vex_error_os(error, vex_status_from_errno(failure), failure,

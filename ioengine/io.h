@@ -63,6 +63,9 @@ struct vex_io_ops {
      * it blocks. A negative errno if the backend itself failed. */
     int (*reap)(struct vex_io *io, bool wait, int64_t *out_result);
     int (*event_fd)(struct vex_io *io); /* readable when reap may have something */
+    /* Keeps a reference to the lock's open file for as long as a write of ours may still be under way,
+     * also after this process has been killed. NULL where the process cannot die before its write. */
+    int (*hold_lock)(struct vex_io *io, int lock_fd);
 };
 
 /* Concrete backends begin with this. */

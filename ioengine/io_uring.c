@@ -32,9 +32,19 @@ struct io_ring {
     unsigned buffers_count;
 };
 
+/* Debian 12's liburing.so declares wrappers for these two but does not export them. */
+static int register_ring(const struct io_uring *ring, unsigned operation, const void *argument,
+                         unsigned count)
+{
+    return syscall(SYS_io_uring_register, ring->ring_fd, operation, argument, count) < 0 ? -errno
+                                                                                         : 0;
+}
+
 static void ring_close(struct vex_io *io)
 {
     struct io_ring *self = (struct io_ring *)io;
+    /* The kernel takes a ring apart at leisure; the lock must not wait for that. */
+    (void)register_ring(&self->ring, IORING_UNREGISTER_FILES, NULL, 0);
     io_uring_queue_exit(&self->ring);
     (void)close(self->event_fd);
     free(self);
@@ -117,6 +127,17 @@ static int ring_event_fd(struct vex_io *io)
     return ((struct io_ring *)io)->event_fd;
 }
 
+/*
+ * The kernel finishes a dead process's write after its descriptors are closed and its file locks free. A
+ * successor that started in between would append where that write still lands. Holding the lock file in the
+ * ring keeps the lock until the ring's last request is over.
+ */
+static int ring_hold_lock(struct vex_io *io, int lock_fd)
+{
+    struct io_ring *self = (struct io_ring *)io;
+    return register_ring(&self->ring, IORING_REGISTER_FILES, &lock_fd, 1);
+}
+
 static int set_up_ring(struct io_uring *ring)
 {
     unsigned best = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
@@ -128,21 +149,15 @@ static int set_up_ring(struct io_uring *ring)
     return result;
 }
 
-/* Debian 12's liburing.so declares wrappers for these two but does not export them. */
-static int register_ring(const struct io_uring *ring, unsigned operation, const void *argument,
-                         unsigned count)
-{
-    return syscall(SYS_io_uring_register, ring->ring_fd, operation, argument, count) < 0 ? -errno
-                                                                                         : 0;
-}
-
 static int restrict_and_enable(const struct io_uring *ring)
 {
-    const struct io_uring_restriction allowed[2] = {
+    const struct io_uring_restriction allowed[4] = {
         {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
         {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE_FIXED},
+        {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_FILES},
+        {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_UNREGISTER_FILES},
     };
-    int result = register_ring(ring, IORING_REGISTER_RESTRICTIONS, allowed, 2);
+    int result = register_ring(ring, IORING_REGISTER_RESTRICTIONS, allowed, 4);
     return result < 0 ? result : register_ring(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
@@ -183,6 +198,7 @@ int vex_io_uring_open(int directory_fd, const struct vex_io_buffer *buffers, uns
     ring_ops.submit = ring_submit;
     ring_ops.reap = ring_reap;
     ring_ops.event_fd = ring_event_fd;
+    ring_ops.hold_lock = ring_hold_lock;
     self->io = (struct vex_io){&ring_ops, directory_fd};
     *out_io = &self->io;
     return 0;

@@ -232,7 +232,7 @@ bool vex_log_watermark(struct vex_log *log, bool clean)
     }
     /* A watermark is a courtesy: without room for it in a prepared file it is left out. */
     if (log->file_offset + VEX_BLOCK_BYTES > log->file_bytes &&
-        log_await_prepared(log, 2 * VEX_BLOCK_BYTES) < 0) {
+        (log_preparation_failed(log) || log_await_prepared(log, 2 * VEX_BLOCK_BYTES) < 0)) {
         return false;
     }
     return seal_and_submit(log, (uint16_t)(VEX_BATCH_WATERMARK | (clean ? VEX_BATCH_CLEAN : 0)));

@@ -152,6 +152,15 @@ void log_prepare(struct vex_log *log, uint64_t bytes)
     (void)pthread_mutex_unlock(&preparer->mutex);
 }
 
+bool log_preparation_failed(struct vex_log *log)
+{
+    struct log_preparer *preparer = &log->preparer;
+    (void)pthread_mutex_lock(&preparer->mutex);
+    bool failed = preparer->state == PREPARATION_FAILED;
+    (void)pthread_mutex_unlock(&preparer->mutex);
+    return failed;
+}
+
 bool log_has_prepared(struct vex_log *log, uint64_t bytes)
 {
     struct log_preparer *preparer = &log->preparer;

@@ -74,6 +74,8 @@ void log_preparer_stop(struct vex_log *log);
 void log_prepare(struct vex_log *log, uint64_t bytes);
 /* Blocks until a file of at least `bytes` is ready. 0 or a negative errno. */
 int log_await_prepared(struct vex_log *log, uint64_t bytes);
+/* True if the last attempt failed: the disk is full, and a watermark is not worth another one. */
+bool log_preparation_failed(struct vex_log *log);
 /* True if a file of at least `bytes` is ready. */
 bool log_has_prepared(struct vex_log *log, uint64_t bytes);
 /* Makes the prepared file the current one. 0 or a negative errno, which must latch the log. */

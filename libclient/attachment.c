@@ -26,6 +26,7 @@ static pthread_key_t thread_key;
 static bool thread_key_made;
 static _Atomic uint64_t last_serial;
 static _Atomic uint32_t fork_count;
+static struct attachment *attachments; /* all there are; guarded by owners_lock */
 
 static _Thread_local struct reader_slot *thread_slots; /* all slots of this thread */
 static _Thread_local struct reader_slot *thread_cache[CACHE_ENTRIES];
@@ -47,6 +48,11 @@ static void after_fork_in_child(void)
 {
     /* relaxed: the child has one thread. */
     (void)atomic_fetch_add_explicit(&fork_count, 1, memory_order_relaxed);
+    /* A connection that lived on here would keep the parent's pins after its death. */
+    for (struct attachment *item = attachments; item; item = item->next_of_process) {
+        vex_attachment_abandon(item);
+    }
+    attachments = NULL;
     thread_slots = NULL;
     memset(thread_cache, 0, sizeof(thread_cache));
     if (thread_key_made) {
@@ -181,8 +187,14 @@ static enum vex_status map_control(struct attachment *attachment, struct vex_err
                    : status;
     }
     (void)madvise(attachment->control.memory, attachment->control.bytes, MADV_DONTFORK);
-    return vex_control_check(attachment->control.memory, attachment->control.bytes, attachment->key,
-                             error);
+    status = vex_control_check(attachment->control.memory, attachment->control.bytes,
+                               attachment->key, error);
+    const struct vex_control *control = attachment->control.memory;
+    if (status == VEX_OK && control->daemon_pid != attachment->daemon_pid) {
+        /* The successor's, which does not know our slots. */
+        return vex_error_set(error, VEX_ERR_BUSY, "vexd was replaced while it was greeted");
+    }
+    return status;
 }
 
 enum vex_status vex_attachment_open(const char *directory, uint32_t timeout_ms,
@@ -196,8 +208,13 @@ enum vex_status vex_attachment_open(const char *directory, uint32_t timeout_ms,
     }
     uint64_t deadline_ns = vex_clock_ns() + timeout_ms * UINT64_C(1000000);
     (void)pthread_mutex_init(&attachment->lock, NULL);
+    (void)pthread_cond_init(&attachment->added, NULL);
     /* relaxed: only uniqueness counts. */
     attachment->serial = atomic_fetch_add_explicit(&last_serial, 1, memory_order_relaxed) + 1;
+    (void)pthread_mutex_lock(&owners_lock);
+    attachment->next_of_process = attachments;
+    attachments = attachment;
+    (void)pthread_mutex_unlock(&owners_lock);
     enum vex_status status =
         vex_connection_open(directory, timeout_ms, &attachment->connection, error);
     status = status == VEX_OK ? greet(attachment, deadline_ns, error) : status;
@@ -219,6 +236,11 @@ void vex_attachment_close(struct attachment *attachment)
     for (size_t i = 0; i < attachment->owners_count; i++) {
         attachment->owners[i]->attachment = NULL; /* the thread frees it when it ends */
     }
+    struct attachment **link = &attachments;
+    while (*link != attachment) {
+        link = &(*link)->next_of_process;
+    }
+    *link = attachment->next_of_process;
     (void)pthread_mutex_unlock(&owners_lock);
     vex_connection_close(attachment->connection);
     vex_region_close(&attachment->control);
@@ -226,6 +248,7 @@ void vex_attachment_close(struct attachment *attachment)
         (void)munmap(attachment->pages[i], sizeof(struct vex_slot_page));
     }
     free(attachment->owners);
+    (void)pthread_cond_destroy(&attachment->added);
     (void)pthread_mutex_destroy(&attachment->lock);
     free(attachment);
 }
@@ -237,12 +260,19 @@ void vex_attachment_abandon(struct attachment *attachment)
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
+/* With the lock held; gives it up while asking, because fork(), the end of a thread and the reads of
+ * others take it. */
 static enum vex_status add_page(struct attachment *attachment, struct vex_error *error)
 {
     uint64_t deadline_ns = vex_clock_ns() + PAGE_TIMEOUT_NS;
     struct vex_reply reply;
+    attachment->adding = true;
+    (void)pthread_mutex_unlock(&attachment->lock);
     enum vex_status status = vex_connection_call(attachment->connection, VEX_OP_SLOT_PAGE, NULL, 0,
                                                  false, deadline_ns, &reply, error);
+    (void)pthread_mutex_lock(&attachment->lock);
+    attachment->adding = false;
+    (void)pthread_cond_broadcast(&attachment->added);
     if (status != VEX_OK) {
         return status;
     }
@@ -271,6 +301,18 @@ static bool find_free(struct attachment *attachment, uint32_t *out_page, uint32_
 static enum vex_status take_locked(struct attachment *attachment, struct reader_slot *slot,
                                    struct vex_error *error)
 {
+    uint32_t page = 0;
+    uint32_t index = 0;
+    while (attachment->connection && !find_free(attachment, &page, &index)) {
+        if (attachment->adding) {
+            (void)pthread_cond_wait(&attachment->added, &attachment->lock);
+            continue;
+        }
+        enum vex_status status = add_page(attachment, error);
+        if (status != VEX_OK) {
+            return status;
+        }
+    }
     if (!attachment->connection) {
         return vex_error_set(error, VEX_ERR_UNAVAILABLE, "this attachment has been replaced");
     }
@@ -282,16 +324,6 @@ static enum vex_status take_locked(struct attachment *attachment, struct reader_
         }
         attachment->owners = owners;
         attachment->owners_capacity = capacity;
-    }
-    uint32_t page = 0;
-    uint32_t index = 0;
-    if (!find_free(attachment, &page, &index)) {
-        enum vex_status status = add_page(attachment, error);
-        if (status != VEX_OK) {
-            return status;
-        }
-        bool found = find_free(attachment, &page, &index);
-        VEX_ASSERT(found);
     }
     attachment->taken[page] |= 1ull << index;
     attachment->owners[attachment->owners_count++] = slot;
@@ -373,20 +405,24 @@ struct reader_slot *vex_attachment_thread_slot(struct attachment *attachment,
     return slot;
 }
 
-static bool passed_locked(const struct attachment *attachment, uint64_t generation)
+static bool passed_locked(const struct attachment *attachment, uint64_t epoch)
 {
-    for (uint32_t i = 0; i < attachment->pages_count; i++) {
-        if (vex_slot_page_oldest(attachment->pages[i], UINT64_MAX) <= generation) {
+    for (size_t i = 0; i < attachment->owners_count; i++) {
+        const struct reader_slot *slot = attachment->owners[i];
+        /* pairs: PIN with vex_pin_enter and vex_unpin. */
+        uint64_t pinned = atomic_load_explicit(&slot->slot->pinned, memory_order_seq_cst);
+        /* pairs: SLOT_EPOCH with vex_db_pin. After the slot: a pin that is seen brings its epoch. */
+        if (pinned != 0 && atomic_load_explicit(&slot->epoch, memory_order_acquire) < epoch) {
             return false;
         }
     }
     return true;
 }
 
-bool vex_attachment_passed(struct attachment *attachment, uint64_t generation)
+bool vex_attachment_passed(struct attachment *attachment, uint64_t epoch)
 {
     (void)pthread_mutex_lock(&attachment->lock);
-    bool passed = passed_locked(attachment, generation);
+    bool passed = passed_locked(attachment, epoch);
     (void)pthread_mutex_unlock(&attachment->lock);
     return passed;
 }
@@ -394,10 +430,12 @@ bool vex_attachment_passed(struct attachment *attachment, uint64_t generation)
 bool vex_attachment_hibernate(struct attachment *attachment)
 {
     (void)pthread_mutex_lock(&attachment->lock);
-    bool idle = passed_locked(attachment, UINT64_MAX - 1);
+    bool idle = !attachment->adding && passed_locked(attachment, UINT64_MAX);
     if (idle) {
-        vex_connection_close(attachment->connection);
+        /* In this order, for a fork in between. */
+        struct vex_connection *connection = attachment->connection;
         attachment->connection = NULL;
+        vex_connection_close(connection);
         vex_region_close(&attachment->control);
     }
     (void)pthread_mutex_unlock(&attachment->lock);

@@ -35,6 +35,7 @@
 struct reader_slot {
     struct vex_slot *slot;
     struct vex_slot_page *page;
+    _Atomic uint64_t epoch; /* writer: owner. SLOT_EPOCH. Of the database, when it began to read */
     uint64_t last_generation;           /* a lower bound of the current one; owner only */
     uint64_t serial;                    /* of the attachment */
     struct attachment *attachment;      /* NULL once it is gone; guarded by the process-wide lock */
@@ -56,8 +57,12 @@ struct attachment {
     struct reader_slot **owners; /* heap array of every handed-out slot */
     size_t owners_count;
     size_t owners_capacity;
-    struct attachment *next; /* in the database's list of old ones */
-    uint32_t calls;          /* under way on the connection; guarded by the database's lock */
+    bool
+        adding; /* a thread asks for a page, with the lock given up; `added` says when it is over */
+    pthread_cond_t added;
+    struct attachment *next_of_process; /* guarded by the process-wide lock */
+    struct attachment *next;            /* in the database's list of old ones */
+    uint32_t calls; /* under way on the connection; guarded by the database's lock */
 };
 
 /* Connects, greets, maps. Errors: UNAVAILABLE, TIMEOUT, PERMISSION, VERSION, CORRUPT, NOMEM. */
@@ -79,8 +84,8 @@ struct reader_slot *vex_attachment_thread_slot(struct attachment *attachment,
 struct reader_slot *vex_attachment_take_slot(struct attachment *attachment,
                                              enum vex_status *out_status, struct vex_error *error);
 void vex_attachment_give_slot(struct reader_slot *slot);
-/* True if no slot holds a generation of `generation` or below. */
-bool vex_attachment_passed(struct attachment *attachment, uint64_t generation);
+/* True if every slot is idle or began its read in `epoch` or later. */
+bool vex_attachment_passed(struct attachment *attachment, uint64_t epoch);
 
 /* The daemon has stopped, was replaced, or has cut us off: what can be read here may be old or gone,
  * and another daemon may know better. */

@@ -26,8 +26,10 @@ struct vex_db {
     char *vexd_path; /* owned copy of options.vexd_path */
     uint32_t fork_count;
     _Atomic(struct attachment *) current; /* writer: under `lock`. ATTACHMENT */
+    _Atomic uint64_t epoch;               /* EPOCH. Counts the caches replaced so far */
     pthread_mutex_t lock;
-    struct attachment *old; /* let go, freed at vex_close */
+    struct attachment *old;          /* let go, freed at vex_close */
+    _Atomic uint64_t hangs_until_ns; /* no attempt to attach for a read before */
 };
 
 /* A segment mapped into this process; shared by caches and snapshots. */
@@ -45,9 +47,7 @@ struct view_cache {
     struct mapped_segment *mapped[VEX_LIST_SEGMENTS_MAX];
     /* The same segments as a view wants them; the rows of the last one come with each view. */
     struct vex_view_segment segments[VEX_LIST_SEGMENTS_MAX];
-    /* Once replaced: */
-    struct attachment *attachment;
-    uint64_t replaced_in; /* generation */
+    uint64_t replaced_in; /* epoch of the database, once replaced */
     struct view_cache *next;
 };
 
@@ -57,6 +57,7 @@ struct vex_collection {
     _Atomic(struct view_cache *) cache; /* writer: under `lock`. VIEW_CACHE */
     pthread_mutex_t lock;
     struct view_cache *replaced;
+    _Atomic uint64_t sweep_after_ns; /* when to look through `replaced` again; 0 = it is empty */
 };
 
 /* One read under way, or the state that a snapshot holds. */
@@ -94,6 +95,11 @@ enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_
                            struct reader_slot **out_slot, struct vex_error *error);
 /* False: what was read since the pin cannot be trusted. */
 bool vex_db_unpin(struct reader_slot *slot);
+/* True if every reader, of whichever attachment, is idle or began in `epoch` or later. False also if
+ * that cannot be told without waiting. */
+bool vex_db_passed(struct vex_db *db, uint64_t epoch);
+/* True if `attachment` is not the current one any more. */
+bool vex_db_has_replaced(struct vex_db *db, const struct attachment *attachment);
 
 /* Begins a read of the current state that covers `min_lsn`. Errors: GONE, TIMEOUT, NOMEM, CORRUPT,
  * UNAVAILABLE. */

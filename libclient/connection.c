@@ -128,8 +128,9 @@ void vex_connection_close(struct vex_connection *connection)
 
 void vex_connection_abandon(struct vex_connection *connection)
 {
-    if (connection) {
+    if (connection && connection->fd >= 0) {
         (void)close(connection->fd);
+        connection->fd = -1;
     }
 }
 
@@ -137,6 +138,13 @@ bool vex_connection_is_broken(const struct vex_connection *connection)
 {
     /* relaxed: a hint; whoever acts on it makes sure under a lock. */
     return atomic_load_explicit(&connection->broken, memory_order_relaxed);
+}
+
+bool vex_connection_has_ended(const struct vex_connection *connection)
+{
+    char byte;
+    ssize_t got = recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 /* ---- bytes ----------------------------------------------------------------------------------- */

@@ -32,6 +32,8 @@ void vex_connection_close(struct vex_connection *connection);
 /* In a forked child: gives the descriptor up without touching the locks. */
 void vex_connection_abandon(struct vex_connection *connection);
 bool vex_connection_is_broken(const struct vex_connection *connection);
+/* Asks the socket whether the daemon has closed it. One system call. */
+bool vex_connection_has_ended(const struct vex_connection *connection);
 
 struct vex_reply {
     struct vex_buffer body; /* to be freed with vex_buffer_deinit */

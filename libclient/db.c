@@ -17,7 +17,9 @@
 #define OPEN_TIMEOUT_MS 30000u
 #define IDLE_TIMEOUT_MS 10000u
 #define READER_ATTACH_TIMEOUT_MS 1000u /* a read does not wait longer for a daemon that hangs */
+#define HANG_PAUSE_NS UINT64_C(10000000000)
 #define CONNECT_PAUSE_NS 5000000
+#define WAIT_SLICE_NS 100000000u
 
 /* ---- attaching ------------------------------------------------------------------------------- */
 
@@ -41,6 +43,16 @@ static struct attachment *current_of(struct vex_db *db)
 }
 
 /* With the lock held. */
+static void hibernate_idle(struct vex_db *db)
+{
+    for (struct attachment *idle = db->old; idle; idle = idle->next) {
+        if (idle->connection && idle->calls == 0) {
+            (void)vex_attachment_hibernate(idle);
+        }
+    }
+}
+
+/* With the lock held. */
 static void replace_attachment(struct vex_db *db, struct attachment *attachment)
 {
     struct attachment *old = current_of(db);
@@ -50,11 +62,7 @@ static void replace_attachment(struct vex_db *db, struct attachment *attachment)
         old->next = db->old;
         db->old = old;
     }
-    for (struct attachment *idle = db->old; idle; idle = idle->next) {
-        if (idle->connection && idle->calls == 0) {
-            (void)vex_attachment_hibernate(idle);
-        }
-    }
+    hibernate_idle(db);
 }
 
 static enum vex_status attach_locked(struct vex_db *db, uint32_t timeout_ms,
@@ -62,6 +70,15 @@ static enum vex_status attach_locked(struct vex_db *db, uint32_t timeout_ms,
 {
     struct attachment *attachment = NULL;
     enum vex_status status = vex_attachment_open(db->directory, timeout_ms, &attachment, error);
+    const struct attachment *before = current_of(db);
+    if (status == VEX_OK && before &&
+        memcmp(before->uuid, attachment->uuid, sizeof(before->uuid)) != 0) {
+        /* Its collections have the numbers of ours, so handles would lead to strangers. */
+        vex_attachment_close(attachment);
+        return vex_error_set(error, VEX_ERR_UNAVAILABLE,
+                             "%s holds another instance than when it was opened: open it again",
+                             db->directory);
+    }
     if (status == VEX_OK) {
         replace_attachment(db, attachment);
     }
@@ -129,8 +146,14 @@ enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachm
     (void)pthread_mutex_lock(&db->lock);
     struct attachment *attachment = current_of(db);
     enum vex_status status = VEX_OK;
-    if (!attachment || vex_attachment_is_stale(attachment)) {
-        status = attach_or_spawn_locked(db, error);
+    /* Asked before the frame is sent: afterwards its outcome would be unknown. */
+    if (!attachment || vex_attachment_is_stale(attachment) ||
+        vex_connection_has_ended(attachment->connection)) {
+        struct vex_error failure; /* of an attempt, which is not yet one of the call */
+        status = attach_or_spawn_locked(db, &failure);
+        if (status != VEX_OK && error) {
+            *error = failure;
+        }
     }
     *out_attachment = NULL;
     if (status == VEX_OK) {
@@ -148,22 +171,60 @@ void vex_db_done(struct vex_db *db, struct attachment *attachment)
     (void)pthread_mutex_unlock(&db->lock);
 }
 
+/* The successor did not answer a moment ago. */
+static bool hangs(struct vex_db *db)
+{
+    /* relaxed: only paces. */
+    uint64_t until_ns = atomic_load_explicit(&db->hangs_until_ns, memory_order_relaxed);
+    return until_ns != 0 && vex_clock_ns() < until_ns;
+}
+
 void vex_db_try_attach(struct vex_db *db)
 {
-    /* Whoever holds the lock is attaching or starting a daemon: a read does not wait for that. */
-    if (pthread_mutex_trylock(&db->lock) != 0) {
+    /* Without the lock: with a stopped daemon every read comes here. The key never changes. The name
+     * appears when the successor is ready, before it acknowledges anything; from then on a read has to
+     * wait for whoever attaches, or it would miss what has been acknowledged before it began. */
+    if (!vex_attachment_has_successor(current_of(db)) || hangs(db)) {
+        return;
+    }
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += READER_ATTACH_TIMEOUT_MS / 1000;
+    if (pthread_mutex_timedlock(&db->lock, &until) != 0) {
         return;
     }
     struct attachment *attachment = current_of(db);
-    /* Another thread may have done it; without new memory there is nothing newer to read. */
-    if (vex_attachment_is_over(attachment) && vex_attachment_has_successor(attachment)) {
-        struct vex_error ignored;
-        (void)attach_locked(db, READER_ATTACH_TIMEOUT_MS, &ignored);
+    /* Another thread may have done it. */
+    if (vex_attachment_is_over(attachment) && !hangs(db) &&
+        attach_locked(db, READER_ATTACH_TIMEOUT_MS, NULL) == VEX_ERR_TIMEOUT) {
+        /* relaxed: only paces. */
+        atomic_store_explicit(&db->hangs_until_ns, vex_clock_ns() + HANG_PAUSE_NS,
+                              memory_order_relaxed);
     }
     (void)pthread_mutex_unlock(&db->lock);
 }
 
 /* ---- pinning --------------------------------------------------------------------------------- */
+
+/* A reader looks at a handle's cache whatever attachment it has pinned, so all of them count. */
+bool vex_db_passed(struct vex_db *db, uint64_t epoch)
+{
+    if (pthread_mutex_trylock(&db->lock) != 0) {
+        return false;
+    }
+    hibernate_idle(db);
+    bool passed = vex_attachment_passed(current_of(db), epoch);
+    for (struct attachment *old = db->old; passed && old; old = old->next) {
+        passed = vex_attachment_passed(old, epoch);
+    }
+    (void)pthread_mutex_unlock(&db->lock);
+    return passed;
+}
+
+bool vex_db_has_replaced(struct vex_db *db, const struct attachment *attachment)
+{
+    return current_of(db) != attachment;
+}
 
 bool vex_db_unpin(struct reader_slot *slot)
 {
@@ -187,6 +248,10 @@ enum vex_status vex_db_pin(struct vex_db *db, bool own, struct attachment **out_
             }
             continue;
         }
+        /* pairs: EPOCH with replace_cache: who sees an epoch sees the cache that began it. */
+        uint64_t epoch = atomic_load_explicit(&db->epoch, memory_order_seq_cst);
+        /* pairs: SLOT_EPOCH with vex_attachment_passed: this slot's earlier reads are over. */
+        atomic_store_explicit(&slot->epoch, epoch, memory_order_release);
         vex_pin_enter(slot->slot, slot->last_generation);
         /* After the slot, not before: see attachment.h, "Letting go". */
         if (current_of(db) == attachment) {
@@ -410,7 +475,10 @@ enum vex_status vex_wait(struct vex_db *db, uint64_t lsn, uint32_t timeout_ms,
         if (status != VEX_OK) {
             return status;
         }
-        bool reached = vex_control_wait(attachment->control.memory, lsn, deadline_ns);
+        /* In slices: a pin that lasts keeps the daemon's memory alive. */
+        uint64_t slice_ns = vex_clock_ns() + WAIT_SLICE_NS;
+        bool reached = vex_control_wait(attachment->control.memory, lsn,
+                                        slice_ns < deadline_ns ? slice_ns : deadline_ns);
         bool over = vex_attachment_is_over(attachment);
         (void)vex_db_unpin(slot);
         if (reached) {

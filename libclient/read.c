@@ -178,7 +178,8 @@ static enum vex_status check_search(const struct vex_collection *collection, con
                              queries_count, options->k, VEX_QUERIES_MAX, CANDIDATES_MAX);
     }
     if (!results->ids || !results->distances || !results->counts ||
-        (options->payloads && (!results->payloads || !results->payload_bytes))) {
+        (options->payloads && (!results->payloads || !results->payload_bytes ||
+                               (results->payload_buffer_bytes && !results->payload_buffer)))) {
         return vex_error_set(error, VEX_ERR_INVALID, "search: a result array is missing");
     }
     return check_queries(collection, queries, queries_count, dim, error);
@@ -526,6 +527,8 @@ enum vex_status vex_snapshot_open(struct vex_collection *collection,
         snapshot->mapped[i] = mapped;
     }
     reading->cache = NULL;
+    /* pairs: SLOT_EPOCH with vex_attachment_passed: it holds no cache from here on. */
+    atomic_store_explicit(&reading->slot->epoch, UINT64_MAX - 1, memory_order_release);
     *out_snapshot = snapshot;
     return VEX_OK;
 }
@@ -547,7 +550,7 @@ void vex_snapshot_close(struct vex_snapshot *snapshot)
 
 uint64_t vex_snapshot_lsn(const struct vex_snapshot *snapshot)
 {
-    return snapshot->reading.lsn;
+    return snapshot ? snapshot->reading.lsn : 0;
 }
 
 const char *vex_isa_name(void)

@@ -13,6 +13,8 @@
 
 #define MIN_LSN_TIMEOUT_MS 5000u
 #define STALE_PAUSE_NS 5000000
+#define SWEEP_NS 100000000u
+#define WAIT_SLICE_NS 100000000u
 
 /* ---- mapped segments ------------------------------------------------------------------------- */
 
@@ -91,34 +93,51 @@ static struct view_cache *cache_of(struct vex_collection *collection)
     return atomic_load_explicit(&collection->cache, memory_order_seq_cst);
 }
 
-/* With the collection's lock held. Frees what no slot can still use. */
-static void replace_cache(struct vex_collection *collection, struct attachment *attachment,
-                          struct view_cache *cache)
+/* With the collection's lock held. Frees what no reader can still use. */
+static void sweep_locked(struct vex_collection *collection)
 {
-    struct view_cache *old = cache_of(collection);
-    /* pairs: VIEW_CACHE with cache_of. seq_cst: before the load of the generation. */
-    atomic_store_explicit(&collection->cache, cache, memory_order_seq_cst);
-    const struct vex_control *control = attachment->control.memory;
-    /* pairs: GENERATION with vex_control_publish. seq_cst: whoever pins a later one sees the new
-     * cache. */
-    uint64_t now = atomic_load_explicit(&control->current, memory_order_seq_cst);
-    if (old) {
-        /* A slot of another, older attachment protects its own caches: its generations are
-         * others. */
-        old->replaced_in = old->attachment == attachment ? now : UINT64_MAX - 1;
-        old->next = collection->replaced;
-        collection->replaced = old;
-    }
     struct view_cache **link = &collection->replaced;
     while (*link) {
         struct view_cache *item = *link;
-        if (vex_attachment_passed(item->attachment, item->replaced_in)) {
+        if (vex_db_passed(collection->db, item->replaced_in)) {
             *link = item->next;
             vex_cache_free(item);
         } else {
             link = &item->next;
         }
     }
+    uint64_t after_ns = collection->replaced ? vex_clock_ns() + SWEEP_NS : 0;
+    /* relaxed: only paces. */
+    atomic_store_explicit(&collection->sweep_after_ns, after_ns, memory_order_relaxed);
+}
+
+/* Unpinned. A reader that was busy at the replacement must not keep old segments mapped for good. */
+static void sweep(struct vex_collection *collection)
+{
+    /* relaxed: only paces. */
+    uint64_t after_ns = atomic_load_explicit(&collection->sweep_after_ns, memory_order_relaxed);
+    if (after_ns == 0 || vex_clock_ns() < after_ns ||
+        pthread_mutex_trylock(&collection->lock) != 0) {
+        return;
+    }
+    sweep_locked(collection);
+    (void)pthread_mutex_unlock(&collection->lock);
+}
+
+/* With the collection's lock held. */
+static void replace_cache(struct vex_collection *collection, struct view_cache *cache)
+{
+    struct view_cache *old = cache_of(collection);
+    /* pairs: VIEW_CACHE with cache_of. seq_cst: before the epoch. */
+    atomic_store_explicit(&collection->cache, cache, memory_order_seq_cst);
+    /* pairs: EPOCH with vex_db_pin. seq_cst: whoever reads in this epoch sees the new cache. */
+    uint64_t epoch = atomic_fetch_add_explicit(&collection->db->epoch, 1, memory_order_seq_cst) + 1;
+    if (old) {
+        old->replaced_in = epoch;
+        old->next = collection->replaced;
+        collection->replaced = old;
+    }
+    sweep_locked(collection);
 }
 
 static bool find_slot(const void *region, uint32_t id, uint32_t *out_slot)
@@ -222,14 +241,13 @@ static enum vex_status refresh_locked(struct vex_collection *collection,
         return vex_error_set(error, VEX_ERR_NOMEM, "view: out of memory");
     }
     cache->serial = attachment->serial;
-    cache->attachment = attachment;
     cache->slot = slot;
     status = fill_cache(collection, attachment, state, cache, error);
     if (status != VEX_OK) {
         vex_cache_free(cache);
         return status;
     }
-    replace_cache(collection, attachment, cache);
+    replace_cache(collection, cache);
     *out_cache = cache;
     return VEX_OK;
 }
@@ -294,17 +312,24 @@ static void end_pin(struct reading *reading, bool own_slot)
 static bool await_lsn(struct reading *reading, uint64_t min_lsn, uint64_t deadline_ns)
 {
     const void *region = reading->attachment->control.memory;
-    if (!vex_control_wait(region, min_lsn, deadline_ns)) {
-        return false;
+    for (;;) {
+        uint64_t slice_ns = vex_clock_ns() + WAIT_SLICE_NS;
+        bool reached =
+            vex_control_wait(region, min_lsn, slice_ns < deadline_ns ? slice_ns : deadline_ns);
+        /* Nothing has been reached yet, and a long wait must not keep memory alive. */
+        reading->slot->last_generation =
+            vex_pin_refresh(region, reading->slot->slot, reading->slot->last_generation);
+        if (reached || slice_ns >= deadline_ns || vex_attachment_is_over(reading->attachment)) {
+            return reached;
+        }
     }
-    reading->slot->last_generation =
-        vex_pin_refresh(region, reading->slot->slot, reading->slot->last_generation);
-    return true;
 }
 
 static enum vex_status try_begin(struct vex_collection *collection, bool own_slot, uint64_t min_lsn,
                                  uint64_t deadline_ns, struct reading *out, struct vex_error *error)
 {
+    sweep(collection);
+    out->attachment = NULL;
     enum vex_status status =
         vex_db_pin(collection->db, own_slot, &out->attachment, &out->slot, error);
     if (status != VEX_OK) {
@@ -328,6 +353,8 @@ static enum vex_status try_begin(struct vex_collection *collection, bool own_slo
         status = fill_reading(collection, &state, published_lsn, out, error);
     }
     if (status != VEX_OK) {
+        /* The daemon may have gone since the first look, and its memory with it. */
+        out->over = out->over || vex_attachment_is_over(out->attachment);
         end_pin(out, own_slot);
     }
     return status;
@@ -340,9 +367,9 @@ static bool pinned_status(enum vex_status status)
            status == VEX_ERR_CORRUPT;
 }
 
-enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_slot,
-                                  uint64_t min_lsn, uint32_t timeout_ms, struct reading *out,
-                                  struct vex_error *error)
+static enum vex_status begin_somehow(struct vex_collection *collection, bool own_slot,
+                                     uint64_t min_lsn, uint32_t timeout_ms, struct reading *out,
+                                     struct vex_error *error)
 {
     uint64_t deadline_ns = 0;
     if (min_lsn) {
@@ -361,6 +388,10 @@ enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_sl
             attached = true;
             continue;
         }
+        if (status != VEX_OK && out->attachment &&
+            vex_db_has_replaced(collection->db, out->attachment)) {
+            continue; /* what failed belonged to a daemon that has a successor by now */
+        }
         if (was_over && status == VEX_ERR_CORRUPT) {
             return vex_error_set(
                 error, VEX_ERR_UNAVAILABLE,
@@ -377,4 +408,17 @@ enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_sl
         attached = false;
         (void)nanosleep(&(struct timespec){0, STALE_PAUSE_NS}, NULL);
     }
+}
+
+enum vex_status vex_reading_begin(struct vex_collection *collection, bool own_slot,
+                                  uint64_t min_lsn, uint32_t timeout_ms, struct reading *out,
+                                  struct vex_error *error)
+{
+    struct vex_error failure; /* of one attempt, which is not yet the caller's */
+    enum vex_status status =
+        begin_somehow(collection, own_slot, min_lsn, timeout_ms, out, &failure);
+    if (status != VEX_OK && error) {
+        *error = failure;
+    }
+    return status;
 }

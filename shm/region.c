@@ -225,6 +225,20 @@ bool vex_region_exists(const char *name)
     return access(path, F_OK) == 0;
 }
 
+enum vex_status vex_region_rename(struct vex_region *region, const char *name,
+                                  struct vex_error *error)
+{
+    char from[sizeof(SHM_DIRECTORY) + VEX_REGION_NAME_MAX];
+    char to[sizeof(SHM_DIRECTORY) + VEX_REGION_NAME_MAX];
+    (void)snprintf(from, sizeof(from), SHM_DIRECTORY "%s", region->name);
+    (void)snprintf(to, sizeof(to), SHM_DIRECTORY "%s", name);
+    if (rename(from, to) != 0) {
+        return vex_error_os(error, VEX_ERR_IO, errno, "rename shared memory %s", region->name);
+    }
+    (void)snprintf(region->name, sizeof(region->name), "%s", name);
+    return VEX_OK;
+}
+
 void vex_region_unlink(const char *name)
 {
     (void)shm_unlink(name);

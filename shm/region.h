@@ -57,6 +57,9 @@ void vex_region_punch(struct vex_region *region);
 void vex_region_close(struct vex_region *region);
 /* True if an object of that name exists. */
 bool vex_region_exists(const char *name);
+/* Gives the object another name, in place of whatever had it. Errors: IO. */
+enum vex_status vex_region_rename(struct vex_region *region, const char *name,
+                                  struct vex_error *error);
 /* Removes the name; mappings stay valid. A missing name is fine. */
 void vex_region_unlink(const char *name);
 /* Removes every name of this instance: what a daemon that was killed left behind. */

@@ -4,7 +4,8 @@
  * A refusal is part of the contract, so assert_refused looks at all of it: the status, the same
  * status in the error, a message of one line that names what it is about, and that the same call
  * without an error struct is refused alike. It makes the call twice; a refused call has changed
- * nothing, so that is no loss. Calls are written with `sink` as their last argument.
+ * nothing, so that is no loss. Calls are written with `sink` as their last argument. A call that
+ * succeeds leaves the error struct alone.
  *
  * A header of static functions and macros, because the place of an assertion is the macro's.
  */
@@ -35,6 +36,9 @@ static _Thread_local struct vex_error *sink;
         enum vex_status status_ = (call);                                                          \
         if (status_ != VEX_OK) {                                                                   \
             fail_msg("%s: %s: %s", #call, vex_status_name(status_), check_error.message);          \
+        }                                                                                          \
+        if (check_error.status != VEX_OK || check_error.message[0]) {                              \
+            fail_msg("%s succeeded and wrote the error '%s'", #call, check_error.message);         \
         }                                                                                          \
     } while (0)
 

@@ -282,7 +282,8 @@ static void a_log_that_fails_makes_the_instance_read_only(void **state)
     assert_int_equal(rows_in(collection), 30);
     search_finds(collection, 10);
     struct vex_db *late = vex_fixture_open(fixture); /* newcomers may read, too */
-    struct vex_collection *second = vex_fixture_collection(late, "rows", DIM, VEX_METRIC_L2);
+    struct vex_collection *second = NULL;
+    assert_ok(vex_collection_open(late, "rows", &second, sink));
     assert_int_equal(rows_in(second), 30);
     vex_collection_close(second);
     vex_close(late);

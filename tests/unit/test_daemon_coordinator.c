@@ -48,7 +48,8 @@ struct instance {
     uint8_t key[VEX_UUID_BYTES];
 };
 
-static const struct vex_coordinator_options options = {NULL, 64 * 1024, 1024 * 1024};
+static const struct vex_coordinator_options options = {
+    .io_backend = NULL, .log_file_bytes_min = 64 * 1024, .log_file_bytes_max = 1024 * 1024};
 
 static void start(struct instance *instance)
 {
