@@ -45,7 +45,7 @@ bool vex_bench_stopped(void)
     return stop_signal != 0;
 }
 
-static void say(const char *format, va_list arguments)
+__attribute__((format(printf, 1, 0))) static void say(const char *format, va_list arguments)
 {
     char message[512];
     (void)vsnprintf(message, sizeof(message), format, arguments);

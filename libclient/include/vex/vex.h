@@ -9,6 +9,7 @@
  * THREADS    Handles may be used from any number of threads at once, except a struct vex_snapshot:
  *            it may move between threads but serves one at a time. Closing a handle while another
  *            thread still uses it is an error of the caller.
+ * ROUNDING   Searches assume the default floating-point rounding mode of the calling thread.
  * FORK       A child must not use handles opened before fork(): every call on them returns
  *            VEX_ERR_INVALID there. Open the instance again in the child.
  * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers into
@@ -18,8 +19,9 @@
  * NULL,
  *            receives the message. On failure handles become NULL and other outputs hold nothing of
  *            meaning.
- * OPTIONS    Option and result structs begin with their size, so that old programs meet new
- *            libraries safely. Start from the _INIT macro, or zero the struct and set `size`.
+ * OPTIONS    Option and result structs begin with their size, so that a program and a library that were
+ *            not built for each other refuse instead of misreading. Start from the _INIT macro, or zero
+ *            the struct and set `size`.
  * HYGIENE    No threads, no signal handlers, no output, no global state that needs set-up; one
  *            thread-local slot cache. Signals that interrupt a call restart it.
  *
