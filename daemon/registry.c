@@ -188,6 +188,9 @@ void vex_registry_reuse_slot(void *registry, uint32_t slot)
 bool vex_registry_get_offset(const struct vex_live_collection *collection, uint64_t id,
                              struct vex_location *out)
 {
+    if (id >= collection->next_id) {
+        return false; /* above all that were ever there, as ids made here are */
+    }
     for (uint32_t i = collection->homes_count; i-- > 0;) {
         const struct vex_segment_writer *writer = &collection->homes[i]->writer;
         uint32_t row = 0;
