@@ -34,6 +34,15 @@ enum vex_file_mode {
     VEX_FILE_CREATE, /* as WRITE; created, or emptied if it is there */
 };
 
+/* One of many reads. */
+struct vex_read {
+    const struct vex_file *file;
+    void *into;
+    size_t bytes;
+    uint64_t offset;
+    int64_t result; /* out: bytes read, fewer only at the end of the file, or a negative errno */
+};
+
 struct vex_io_ops {
     const char *name; /* "uring", "sync"; shown in the status */
     void (*close)(struct vex_io *io);
@@ -48,13 +57,25 @@ struct vex_io_ops {
     int (*write)(struct vex_io *io, const struct vex_file *file, const void *from, size_t bytes,
                  uint64_t offset);
     int (*sync)(struct vex_io *io, const struct vex_file *file); /* fdatasync */
+    /* Gives the file's first `bytes` bytes real blocks, so that a full disk shows now. -EOPNOTSUPP
+     * where the file system has no such thing. */
+    int (*allocate)(struct vex_io *io, const struct vex_file *file, uint64_t bytes);
     int (*sync_directory)(struct vex_io *io, const char *path);
     int (*make_directory)(struct vex_io *io, const char *path); /* fine if it is there */
     int (*rename)(struct vex_io *io, const char *from, const char *to);
+    int (*link)(struct vex_io *io, const char *from, const char *to); /* hard link */
     int (*unlink)(struct vex_io *io, const char *path);
     /* Calls `entry` for each name in a directory, in any order. */
     int (*list)(struct vex_io *io, const char *path, void (*entry)(void *context, const char *name),
                 void *context);
+
+    /*
+     * Reads every item, many at a time where the backend can, and calls `done` on the calling thread
+     * for each as it is over, in any order. Reading stops at the first result of `done` that is not
+     * 0, and that is returned. Any thread, also while a durable write is in flight.
+     */
+    int (*read_many)(struct vex_io *io, struct vex_read *items, size_t count,
+                     int (*done)(void *context, size_t index), void *context);
 
     /* Starts a durable write. `from` stays untouched until it is reaped. */
     int (*submit)(struct vex_io *io, const struct vex_file *file, const void *from, size_t bytes,

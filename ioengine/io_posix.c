@@ -110,6 +110,16 @@ static int posix_sync(struct vex_io *io, const struct vex_file *file)
     return fdatasync(file->fd) == 0 ? 0 : -errno;
 }
 
+static int posix_allocate(struct vex_io *io, const struct vex_file *file, uint64_t bytes)
+{
+    (void)io;
+    int result;
+    do {
+        result = fallocate(file->fd, 0, 0, (off_t)bytes);
+    } while (result != 0 && errno == EINTR);
+    return result == 0 ? 0 : -errno;
+}
+
 static int posix_sync_directory(struct vex_io *io, const char *path)
 {
     int fd = openat(io->directory_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -129,6 +139,11 @@ static int posix_make_directory(struct vex_io *io, const char *path)
 static int posix_rename(struct vex_io *io, const char *from, const char *to)
 {
     return renameat(io->directory_fd, from, io->directory_fd, to) == 0 ? 0 : -errno;
+}
+
+static int posix_link(struct vex_io *io, const char *from, const char *to)
+{
+    return linkat(io->directory_fd, from, io->directory_fd, to, 0) == 0 ? 0 : -errno;
 }
 
 static int posix_unlink(struct vex_io *io, const char *path)
@@ -160,6 +175,20 @@ static int posix_list(struct vex_io *io, const char *path,
     return result;
 }
 
+static int posix_read_many(struct vex_io *io, struct vex_read *items, size_t count,
+                           int (*done)(void *context, size_t index), void *context)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct vex_read *item = &items[i];
+        item->result = posix_read(io, item->file, item->into, item->bytes, item->offset);
+        int result = done(context, i);
+        if (result != 0) {
+            return result;
+        }
+    }
+    return 0;
+}
+
 const struct vex_io_ops vex_io_posix_ops = {
     .open_file = posix_open_file,
     .close_file = posix_close_file,
@@ -167,11 +196,14 @@ const struct vex_io_ops vex_io_posix_ops = {
     .read = posix_read,
     .write = posix_write,
     .sync = posix_sync,
+    .allocate = posix_allocate,
     .sync_directory = posix_sync_directory,
     .make_directory = posix_make_directory,
     .rename = posix_rename,
+    .link = posix_link,
     .unlink = posix_unlink,
     .list = posix_list,
+    .read_many = posix_read_many,
 };
 
 /* ---- the sync backend ------------------------------------------------------------------------ */

@@ -22,6 +22,9 @@
 
 #define RING_ENTRIES 8u
 #define BUFFERS_MAX 4u
+#define READS_IN_FLIGHT 32u
+#define SUBMIT_ATTEMPTS_MAX 64u
+#define SUBMIT_PAUSE_US 1000u
 
 struct io_ring {
     struct vex_io io;
@@ -63,6 +66,24 @@ static int registered_index(const struct io_ring *self, const void *from, size_t
     return -1;
 }
 
+/* The kernel may be short of memory for a moment; not for ever. 0 or a negative errno. */
+static int submit_all(struct io_uring *ring)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int submitted = io_uring_submit(ring);
+        if (submitted >= 0) {
+            return 0;
+        }
+        bool passing = submitted == -EAGAIN || submitted == -EBUSY;
+        if (submitted != -EINTR && (!passing || attempt == SUBMIT_ATTEMPTS_MAX)) {
+            return submitted;
+        }
+        if (passing) {
+            (void)usleep(SUBMIT_PAUSE_US);
+        }
+    }
+}
+
 static int ring_submit(struct vex_io *io, const struct vex_file *file, const void *from,
                        size_t bytes, uint64_t offset)
 {
@@ -77,10 +98,7 @@ static int ring_submit(struct vex_io *io, const struct vex_file *file, const voi
         io_uring_prep_write(sqe, file->fd, from, (unsigned)bytes, offset);
     }
     sqe->rw_flags = RWF_DSYNC;
-    int submitted;
-    do {
-        submitted = io_uring_submit(&self->ring);
-    } while (submitted == -EINTR || submitted == -EAGAIN || submitted == -EBUSY);
+    int submitted = submit_all(&self->ring);
     if (submitted < 0) {
         return submitted;
     }
@@ -136,6 +154,92 @@ static int ring_hold_lock(struct vex_io *io, int lock_fd)
 {
     struct io_ring *self = (struct io_ring *)io;
     return register_ring(&self->ring, IORING_REGISTER_FILES, &lock_fd, 1);
+}
+
+/* ---- many reads ------------------------------------------------------------------------------ */
+
+struct reader {
+    struct io_uring ring;
+    struct vex_read *items;
+    size_t count;
+    size_t next; /* first one not yet started */
+    unsigned in_flight;
+};
+
+/* Starts the rest of an item: all of it, or what a short read left. */
+static void start_read(struct reader *reader, size_t index)
+{
+    const struct vex_read *item = &reader->items[index];
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&reader->ring);
+    VEX_ASSERT(sqe); /* never more in flight than the ring has entries */
+    size_t done = (size_t)item->result;
+    io_uring_prep_read(sqe, item->file->fd, (uint8_t *)item->into + done,
+                       (unsigned)(item->bytes - done), item->offset + done);
+    io_uring_sqe_set_data64(sqe, index);
+    reader->in_flight++;
+}
+
+/* True if the item is over; its result says how. */
+static bool take_read(struct vex_read *item, int result)
+{
+    if (result == -EINTR || result == -EAGAIN) {
+        (void)usleep(SUBMIT_PAUSE_US); /* rare, and nobody waits for one read */
+        return false;
+    }
+    if (result < 0) {
+        item->result = result;
+        return true;
+    }
+    item->result += result;
+    return result == 0 || (size_t)item->result == item->bytes;
+}
+
+static int run_reads(struct reader *reader, int (*done)(void *context, size_t index), void *context)
+{
+    int verdict = 0;
+    while (reader->in_flight || (verdict == 0 && reader->next < reader->count)) {
+        while (verdict == 0 && reader->next < reader->count &&
+               reader->in_flight < READS_IN_FLIGHT) {
+            reader->items[reader->next].result = 0;
+            start_read(reader, reader->next++);
+        }
+        int submitted = submit_all(&reader->ring);
+        if (submitted < 0) {
+            return submitted;
+        }
+        struct io_uring_cqe *cqe = NULL;
+        int waited = io_uring_wait_cqe(&reader->ring, &cqe);
+        if (waited == -EINTR || waited == -EAGAIN) {
+            continue;
+        }
+        if (waited < 0) {
+            return waited;
+        }
+        size_t index = (size_t)io_uring_cqe_get_data64(cqe);
+        int result = cqe->res;
+        io_uring_cqe_seen(&reader->ring, cqe);
+        reader->in_flight--;
+        if (!take_read(&reader->items[index], result)) {
+            start_read(reader, index);
+        } else if (verdict == 0) {
+            verdict = done(context, index);
+        }
+    }
+    return verdict;
+}
+
+/* A ring of its own, for the calling thread: nothing may queue in front of a commit. */
+static int ring_read_many(struct vex_io *io, struct vex_read *items, size_t count,
+                          int (*done)(void *context, size_t index), void *context)
+{
+    struct reader reader = {.items = items, .count = count};
+    if (io_uring_queue_init(READS_IN_FLIGHT, &reader.ring, 0) < 0) {
+        /* Out of descriptors or locked memory: slower, not impossible. */
+        return vex_io_posix_ops.read_many(io, items, count, done, context);
+    }
+    int result = run_reads(&reader, done, context);
+    io_uring_queue_exit(&reader.ring);
+    return result;
 }
 
 static int set_up_ring(struct io_uring *ring)
@@ -199,6 +303,7 @@ int vex_io_uring_open(int directory_fd, const struct vex_io_buffer *buffers, uns
     ring_ops.reap = ring_reap;
     ring_ops.event_fd = ring_event_fd;
     ring_ops.hold_lock = ring_hold_lock;
+    ring_ops.read_many = ring_read_many;
     self->io = (struct vex_io){&ring_ops, directory_fd};
     *out_io = &self->io;
     return 0;

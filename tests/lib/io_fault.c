@@ -115,6 +115,13 @@ static int fault_sync(struct vex_io *io, const struct vex_file *file)
     return outcome(decision, passes(decision) ? inner->ops->sync(inner, file) : 0);
 }
 
+static int fault_allocate(struct vex_io *io, const struct vex_file *file, uint64_t bytes)
+{
+    struct vex_io *inner = fault_of(io)->inner;
+    struct vex_io_decision decision = ask(io, VEX_IO_ALLOCATE, 1);
+    return outcome(decision, passes(decision) ? inner->ops->allocate(inner, file, bytes) : 0);
+}
+
 static int fault_sync_directory(struct vex_io *io, const char *path)
 {
     struct vex_io *inner = fault_of(io)->inner;
@@ -136,6 +143,13 @@ static int fault_rename(struct vex_io *io, const char *from, const char *to)
     return outcome(decision, passes(decision) ? inner->ops->rename(inner, from, to) : 0);
 }
 
+static int fault_link(struct vex_io *io, const char *from, const char *to)
+{
+    struct vex_io *inner = fault_of(io)->inner;
+    struct vex_io_decision decision = ask(io, VEX_IO_LINK, 1);
+    return outcome(decision, passes(decision) ? inner->ops->link(inner, from, to) : 0);
+}
+
 static int fault_unlink(struct vex_io *io, const char *path)
 {
     struct vex_io *inner = fault_of(io)->inner;
@@ -149,6 +163,20 @@ static int fault_list(struct vex_io *io, const char *path,
     struct vex_io *inner = fault_of(io)->inner;
     struct vex_io_decision decision = ask(io, VEX_IO_LIST, 1);
     return outcome(decision, passes(decision) ? inner->ops->list(inner, path, entry, context) : 0);
+}
+
+static int fault_read_many(struct vex_io *io, struct vex_read *items, size_t count,
+                           int (*done)(void *context, size_t index), void *context)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct vex_read *item = &items[i];
+        item->result = fault_read(io, item->file, item->into, item->bytes, item->offset);
+        int result = done(context, i);
+        if (result != 0) {
+            return result;
+        }
+    }
+    return 0;
 }
 
 static int fault_submit(struct vex_io *io, const struct vex_file *file, const void *from,
@@ -226,11 +254,14 @@ static const struct vex_io_ops fault_ops = {
     .read = fault_read,
     .write = fault_write,
     .sync = fault_sync,
+    .allocate = fault_allocate,
     .sync_directory = fault_sync_directory,
     .make_directory = fault_make_directory,
     .rename = fault_rename,
+    .link = fault_link,
     .unlink = fault_unlink,
     .list = fault_list,
+    .read_many = fault_read_many,
     .submit = fault_submit,
     .reap = fault_reap,
     .event_fd = fault_event_fd,
@@ -262,9 +293,9 @@ uint64_t vex_io_fault_count(struct vex_io *io, enum vex_io_call call)
 const char *vex_io_call_name(enum vex_io_call call)
 {
     static const char *const names[VEX_IO_CALLS_COUNT] = {
-        "open_file",      "size",           "read",   "write",  "sync",
-        "sync_directory", "make_directory", "rename", "unlink", "list",
-        "submit",         "durable write",  "reap",
+        "open_file", "size",           "read",           "write",         "sync",
+        "allocate",  "sync_directory", "make_directory", "rename",        "link",
+        "unlink",    "list",           "submit",         "durable write", "reap",
     };
     return names[call];
 }

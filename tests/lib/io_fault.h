@@ -23,9 +23,11 @@ enum vex_io_call {
     VEX_IO_READ,
     VEX_IO_WRITE,
     VEX_IO_SYNC,
+    VEX_IO_ALLOCATE,
     VEX_IO_SYNC_DIRECTORY,
     VEX_IO_MAKE_DIRECTORY,
     VEX_IO_RENAME,
+    VEX_IO_LINK,
     VEX_IO_UNLINK,
     VEX_IO_LIST,
     VEX_IO_SUBMIT,
@@ -43,7 +45,8 @@ struct vex_io_decision {
 
 #define VEX_IO_PASS ((struct vex_io_decision){0, SIZE_MAX})
 
-/* `nth` counts from 1; `bytes` is the length of a READ, WRITE or DURABLE. Called with a lock held. */
+/* `nth` counts from 1; `bytes` is the length of a READ, WRITE or DURABLE. Each
+ * item of a read_many is a READ. Called with a lock held. */
 typedef struct vex_io_decision (*vex_io_decide)(void *context, enum vex_io_call call, uint64_t nth,
                                                 size_t bytes);
 

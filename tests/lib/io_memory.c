@@ -203,6 +203,15 @@ static int memory_sync(struct vex_io *io, const struct vex_file *file)
     return 0;
 }
 
+static int memory_allocate(struct vex_io *io, const struct vex_file *file, uint64_t bytes)
+{
+    struct io_memory *self = memory_of(io);
+    (void)pthread_mutex_lock(&self->mutex);
+    resize(content_of(self, file), (size_t)bytes);
+    (void)pthread_mutex_unlock(&self->mutex);
+    return 0;
+}
+
 static int memory_sync_directory(struct vex_io *io, const char *path)
 {
     (void)io;
@@ -235,6 +244,24 @@ static int memory_rename(struct vex_io *io, const char *from, const char *to)
     return source ? 0 : -ENOENT;
 }
 
+static int memory_link(struct vex_io *io, const char *from, const char *to)
+{
+    struct io_memory *self = memory_of(io);
+    (void)pthread_mutex_lock(&self->mutex);
+    struct entry *source = find(self, from);
+    int result = source ? 0 : -ENOENT;
+    if (source && find(self, to)) {
+        result = -EEXIST;
+    } else if (source) {
+        struct entry *target = make(self, to);
+        free(target->content);
+        target->content = source->content;
+        target->content->references++;
+    }
+    (void)pthread_mutex_unlock(&self->mutex);
+    return result;
+}
+
 static int memory_unlink(struct vex_io *io, const char *path)
 {
     return vex_io_memory_drop(io, path) ? 0 : -ENOENT;
@@ -249,6 +276,20 @@ static int memory_list(struct vex_io *io, const char *path,
         const struct entry *item = &self->entries[i];
         if (item->content && strncmp(item->path, path, length) == 0 && item->path[length] == '/') {
             entry(context, item->path + length + 1);
+        }
+    }
+    return 0;
+}
+
+static int memory_read_many(struct vex_io *io, struct vex_read *items, size_t count,
+                            int (*done)(void *context, size_t index), void *context)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct vex_read *item = &items[i];
+        item->result = memory_read(io, item->file, item->into, item->bytes, item->offset);
+        int result = done(context, i);
+        if (result != 0) {
+            return result;
         }
     }
     return 0;
@@ -292,11 +333,14 @@ static const struct vex_io_ops memory_ops = {
     .read = memory_read,
     .write = memory_write,
     .sync = memory_sync,
+    .allocate = memory_allocate,
     .sync_directory = memory_sync_directory,
     .make_directory = memory_make_directory,
     .rename = memory_rename,
+    .link = memory_link,
     .unlink = memory_unlink,
     .list = memory_list,
+    .read_many = memory_read_many,
     .submit = memory_submit,
     .reap = memory_reap,
     .event_fd = memory_event_fd,
