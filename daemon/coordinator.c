@@ -280,9 +280,9 @@ static bool apply_write(struct vex_coordinator *coordinator, struct vex_live_col
             bytes = vex_write_payload_bytes(write, i);
             payload_at += bytes;
         }
-        vex_registry_put(coordinator->registry, collection, id,
-                         write->vectors + (size_t)i * write->head.dim, payload, bytes,
-                         there ? &old : NULL, lsn);
+        vex_registry_update_offset(coordinator->registry, collection, id,
+                                   write->vectors + (size_t)i * write->head.dim, payload, bytes,
+                                   there ? &old : NULL, lsn);
     }
     return true;
 }

@@ -1,7 +1,6 @@
 #include "daemon/publisher.h"
 
 #include <errno.h>
-#include <numa.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,15 +93,9 @@ enum vex_status vex_publisher_announce(struct vex_publisher *publisher, struct v
 
 static void free_home(struct vex_publisher *publisher, struct vex_home *home)
 {
-    publisher->shm_bytes -= home->region.bytes;
+    publisher->shm_bytes -= home->held_bytes;
     publisher->retirable--;
-    vex_region_unlink(home->region.name);
-    /* A client that maps it but reads nothing any more must not keep the memory. */
-    if (!publisher->spares_readers) {
-        vex_region_punch(&home->region);
-    }
-    vex_region_close(&home->region);
-    free(home);
+    vex_home_destroy(home, !publisher->spares_readers);
 }
 
 void vex_publisher_discard_home(struct vex_publisher *publisher, struct vex_home **home)
@@ -121,9 +114,7 @@ void vex_publisher_close(struct vex_publisher *publisher)
     for (size_t i = 0; i < publisher->retired.bytes / sizeof(*items); i++) {
         if (items[i].home) {
             /* Connected clients keep reading their last snapshot: only the name goes. */
-            vex_region_unlink(items[i].home->region.name);
-            vex_region_close(&items[i].home->region);
-            free(items[i].home);
+            vex_home_destroy(items[i].home, false);
         }
     }
     vex_region_unlink(publisher->control.name);
@@ -147,46 +138,47 @@ static bool reserve_retirement(struct vex_publisher *publisher)
            vex_buffer_reserve(&publisher->retired, needed - publisher->retired.bytes);
 }
 
+uint64_t vex_publisher_new_segment_id(struct vex_publisher *publisher)
+{
+    return publisher->next_segment_id++;
+}
+
+enum vex_status vex_publisher_adopt_home(struct vex_publisher *publisher, struct vex_home *home,
+                                         struct vex_error *error)
+{
+    if (!reserve_retirement(publisher)) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "new segment: out of memory");
+    }
+    publisher->retirable++;
+    publisher->shm_bytes += home->held_bytes;
+    return VEX_OK;
+}
+
+void vex_publisher_note_trimmed(struct vex_publisher *publisher, struct vex_home *home,
+                                uint64_t held_bytes)
+{
+    publisher->shm_bytes -= home->held_bytes - held_bytes;
+    home->held_bytes = held_bytes;
+}
+
 enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
                                         struct vex_segment_shape *shape, struct vex_home **out_home,
                                         struct vex_error *error)
 {
-    *out_home = NULL;
-    shape->segment_id = publisher->next_segment_id;
-    uint64_t bytes = vex_segment_memory_bytes(shape);
-    if (bytes == 0) {
-        return vex_error_set(error, VEX_ERR_LIMIT, "a segment of %u rows is out of bounds",
-                             shape->capacity_rows);
-    }
-    bytes = vex_round_up(bytes, VEX_PAGE_BYTES);
-    struct vex_home *home = calloc(1, sizeof(*home));
-    if (!home || !reserve_retirement(publisher)) {
-        free(home);
-        return vex_error_set(error, VEX_ERR_NOMEM, "new segment: out of memory");
-    }
-    char name[VEX_REGION_NAME_MAX];
-    vex_region_segment_name(name, publisher->key, shape->segment_id);
-    enum vex_status status = vex_region_create(&home->region, name, bytes, 0, error);
+    shape->segment_id = vex_publisher_new_segment_id(publisher);
+    struct vex_home *home = NULL;
+    enum vex_status status = vex_home_create(publisher->key, shape, NULL, 0, &home, error);
     if (status == VEX_OK) {
-        /* Readers run on every node: spread the pages before they exist. One node: nothing to
-         * do. */
-        if (numa_available() >= 0 && numa_num_configured_nodes() > 1) {
-            numa_interleave_memory(home->region.memory, bytes, numa_all_nodes_ptr);
-        }
-        status = vex_region_allocate(&home->region, 0, bytes, error);
+        status = vex_publisher_adopt_home(publisher, home, error);
         if (status != VEX_OK) {
-            vex_region_unlink(name);
-            vex_region_close(&home->region);
+            vex_home_destroy(home, true);
         }
     }
     if (status != VEX_OK) {
-        free(home);
+        *out_home = NULL;
         return status;
     }
     vex_segment_create(&home->writer, shape, home->region.memory);
-    publisher->next_segment_id++;
-    publisher->retirable++;
-    publisher->shm_bytes += bytes;
     *out_home = home;
     return VEX_OK;
 }

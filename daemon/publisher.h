@@ -17,17 +17,11 @@
 
 #include <vex/status.h>
 
-#include "index/segment.h"
+#include "daemon/home.h"
 #include "shm/control.h"
 #include "shm/region.h"
 
 struct vex_publisher;
-
-/* A segment and the shared memory it lies in. */
-struct vex_home {
-    struct vex_region region;
-    struct vex_segment_writer writer;
-};
 
 /* Makes a fresh control region for the instance; one that a dead daemon left is marked gone, so
  * that its readers attach again, and unlinked with all its segments. Errors: NO_SPACE, PERMISSION,
@@ -48,6 +42,14 @@ void *vex_publisher_region(struct vex_publisher *publisher);
 enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
                                         struct vex_segment_shape *shape, struct vex_home **out_home,
                                         struct vex_error *error);
+/* A number that no segment of this or an earlier daemon has. */
+uint64_t vex_publisher_new_segment_id(struct vex_publisher *publisher);
+/* Takes charge of a segment made elsewhere. Errors: NOMEM. */
+enum vex_status vex_publisher_adopt_home(struct vex_publisher *publisher, struct vex_home *home,
+                                         struct vex_error *error);
+/* vex_home_trim has left `held_bytes` of it. */
+void vex_publisher_note_trimmed(struct vex_publisher *publisher, struct vex_home *home,
+                                uint64_t held_bytes);
 /* Frees a segment that no view has named. Takes *home. */
 void vex_publisher_discard_home(struct vex_publisher *publisher, struct vex_home **home);
 /* Takes a list block whose memory is allocated. Errors: NO_SPACE. */

@@ -3,11 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/panic.h"
 
 #define SEGMENT_BYTES_MIN (256u << 10)
-#define SEGMENT_BYTES_MAX (1024u << 20)
+/* A tail; merges make larger ones. With many segments (merges cannot keep up, or have no memory) tails
+ * grow, too, so that the list does not run out. */
+#define SEGMENT_BYTES_MAX (64u << 20)
+#define SEGMENT_BYTES_MAX_CROWDED (1024u << 20)
+#define SEGMENTS_CROWDED 64u
 #define SEGMENT_ROWS_MIN 64u
 #define ROW_OVERHEAD_BYTES 48u /* id, norm, link, payload reference, hash, death */
 
@@ -15,6 +20,20 @@ struct capture {
     struct vex_live_collection *collection;
     struct vex_view_state view;
     bool drop;
+};
+
+/* A death that a merge's copy does not know of yet. */
+struct late_death {
+    uint64_t id;
+    uint64_t lsn;
+};
+
+struct merge {
+    struct vex_live_collection *collection; /* NULL = none, or its collection was dropped */
+    uint32_t first;
+    uint32_t count;
+    struct vex_buffer late_deaths; /* struct late_death each */
+    bool incomplete;               /* memory was short for one */
 };
 
 struct vex_registry {
@@ -28,6 +47,14 @@ struct vex_registry {
     uint32_t dirty_count;
     struct capture captures[VEX_PLACES_MAX];
     uint32_t captures_count;
+    struct merge merge;
+    /* Homes that a merge replaced, of collections whose list has not been written since. */
+    struct vex_buffer replaced; /* struct replaced_home each */
+};
+
+struct replaced_home {
+    struct vex_live_collection *collection;
+    struct vex_home *home;
 };
 
 enum vex_status vex_registry_open(struct vex_publisher *publisher,
@@ -50,6 +77,23 @@ static void retire_homes(struct vex_registry *registry, struct vex_live_collecti
     collection->homes_count = 0;
 }
 
+/* The list that no longer names them is on its way. */
+static void retire_replaced(struct vex_registry *registry,
+                            const struct vex_live_collection *collection)
+{
+    struct replaced_home *items = (struct replaced_home *)(void *)registry->replaced.data;
+    size_t count = registry->replaced.bytes / sizeof(*items);
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].collection == collection) {
+            vex_publisher_retire_home(registry->publisher, &items[i].home);
+        } else {
+            items[kept++] = items[i];
+        }
+    }
+    registry->replaced.bytes = kept * sizeof(*items);
+}
+
 void vex_registry_close(struct vex_registry *registry)
 {
     if (!registry) {
@@ -57,10 +101,13 @@ void vex_registry_close(struct vex_registry *registry)
     }
     for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         if (registry->slots[slot]) {
+            retire_replaced(registry, registry->slots[slot]);
             retire_homes(registry, registry->slots[slot]);
             free(registry->slots[slot]);
         }
     }
+    vex_buffer_deinit(&registry->replaced);
+    vex_buffer_deinit(&registry->merge.late_deaths);
     free(registry);
 }
 
@@ -110,6 +157,33 @@ void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live
             *out_dead += collection->dead_rows;
         }
     }
+}
+
+uint64_t vex_registry_live_bytes(const struct vex_registry *registry)
+{
+    uint64_t bytes = 0;
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
+        const struct vex_live_collection *collection = vex_registry_at(registry, slot);
+        for (uint32_t i = 0; collection && i < collection->homes_count; i++) {
+            const struct vex_home *home = collection->homes[i];
+            uint64_t live = home->writer.rows - home->dead_rows;
+            bytes += live * (collection->facts.dim * sizeof(float) + sizeof(uint64_t));
+            /* Payloads of dead rows are taken to be as long as the others. */
+            bytes += live ? home->writer.payload_bytes / home->writer.rows * live : 0;
+        }
+    }
+    return bytes;
+}
+
+struct vex_live_collection *vex_registry_at(const struct vex_registry *registry, uint32_t slot)
+{
+    struct vex_live_collection *collection = registry->slots[slot];
+    return collection && !collection->dropped ? collection : NULL;
+}
+
+bool vex_registry_is_dirty(const struct vex_registry *registry)
+{
+    return registry->dirty_count > 0;
 }
 
 static void mark_dirty(struct vex_registry *registry, struct vex_live_collection *collection)
@@ -174,6 +248,9 @@ void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection
 {
     collection->dropped = true;
     collection->lsn = lsn;
+    if (registry->merge.collection == collection) {
+        registry->merge.collection = NULL;
+    }
     registry->count--;
     mark_dirty(registry, collection);
 }
@@ -218,11 +295,12 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
     return payload;
 }
 
-static uint64_t grown_bytes(uint64_t held_bytes)
+static uint64_t grown_bytes(uint64_t held_bytes, uint32_t homes_count)
 {
+    uint64_t most = homes_count < SEGMENTS_CROWDED ? SEGMENT_BYTES_MAX : SEGMENT_BYTES_MAX_CROWDED;
     uint64_t bytes = held_bytes / 4;
     bytes = bytes < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : bytes;
-    return bytes > SEGMENT_BYTES_MAX ? SEGMENT_BYTES_MAX : bytes;
+    return bytes > most ? most : bytes;
 }
 
 /* A quarter of what the collection holds, so that the number of segments grows with the logarithm
@@ -234,7 +312,7 @@ static uint32_t next_capacity(const struct vex_live_collection *collection, uint
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         rows += collection->homes[i]->writer.rows;
     }
-    uint64_t capacity = grown_bytes(rows * row_bytes) / row_bytes;
+    uint64_t capacity = grown_bytes(rows * row_bytes, collection->homes_count) / row_bytes;
     capacity = capacity < SEGMENT_ROWS_MIN ? SEGMENT_ROWS_MIN : capacity;
     return capacity < rows_needed ? rows_needed : (uint32_t)capacity;
 }
@@ -258,7 +336,7 @@ static uint64_t payload_capacity(const struct vex_live_collection *collection,
         per_row = seen_bytes / seen_rows + 1;
     }
     uint64_t capacity = per_row * capacity_rows;
-    uint64_t most = grown_bytes(seen_bytes);
+    uint64_t most = grown_bytes(seen_bytes, collection->homes_count);
     capacity = capacity > most ? most : capacity;
     return capacity < bytes ? bytes : capacity;
 }
@@ -301,7 +379,7 @@ static enum vex_status add_home(struct vex_registry *registry,
     }
     collection->list_changed = true;
     collection->homes[collection->homes_count++] = home;
-    collection->shm_bytes += home->region.bytes;
+    collection->shm_bytes += home->held_bytes;
     return VEX_OK;
 }
 
@@ -309,10 +387,10 @@ enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      struct vex_live_collection *collection, uint32_t rows,
                                      const uint32_t *payload_bytes, struct vex_error *error)
 {
-    /* The same walk that vex_registry_put will do: fill the last segment until a row does not fit. */
+    /* The same walk that vex_registry_update_offset will do: fill the last segment until a row does not fit. */
     uint32_t fits = 0;
     uint64_t bytes = 0;
-    if (collection->homes_count) {
+    if (collection->homes_count && !collection->homes[collection->homes_count - 1]->sealed) {
         const struct vex_segment_writer *tail =
             &collection->homes[collection->homes_count - 1]->writer;
         while (fits < rows && vex_segment_has_room(tail, fits + 1, bytes + payload_bytes[fits])) {
@@ -337,16 +415,18 @@ static struct vex_segment_writer *writer_for(struct vex_live_collection *collect
     uint32_t last = collection->homes_count - 1;
     if (last > 0 && collection->homes[last]->writer.rows == 0) {
         struct vex_segment_writer *before = &collection->homes[last - 1]->writer;
-        if (vex_segment_has_room(before, 1, payload_bytes)) {
+        if (!collection->homes[last - 1]->sealed &&
+            vex_segment_has_room(before, 1, payload_bytes)) {
             return before;
         }
     }
     return &collection->homes[last]->writer;
 }
 
-void vex_registry_put(struct vex_registry *registry, struct vex_live_collection *collection,
-                      uint64_t id, const float *vector, const void *payload, size_t payload_bytes,
-                      const struct vex_location *old, uint64_t lsn)
+void vex_registry_update_offset(struct vex_registry *registry,
+                                struct vex_live_collection *collection, uint64_t id,
+                                const float *vector, const void *payload, size_t payload_bytes,
+                                const struct vex_location *old, uint64_t lsn)
 {
     if (old) {
         vex_registry_mark_deleted(registry, collection, *old, lsn);
@@ -365,11 +445,167 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
                                struct vex_live_collection *collection, struct vex_location location,
                                uint64_t lsn)
 {
-    vex_segment_kill(&collection->homes[location.home]->writer, location.row, lsn);
+    struct vex_home *home = collection->homes[location.home];
+    vex_segment_kill(&home->writer, location.row, lsn);
+    home->dead_rows++;
+    struct merge *merge = &registry->merge;
+    if (merge->collection == collection && location.home >= merge->first &&
+        location.home < merge->first + merge->count) {
+        const struct late_death death = {home->writer.segment.ids[location.row], lsn};
+        merge->incomplete |= !vex_buffer_append(&merge->late_deaths, &death, sizeof(death));
+    }
     collection->live_rows--;
     collection->dead_rows++;
     collection->lsn = lsn;
     mark_dirty(registry, collection);
+}
+
+/* ---- sealing and merging --------------------------------------------------------------------- */
+
+void vex_registry_seal(struct vex_registry *registry)
+{
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
+        struct vex_live_collection *collection = vex_registry_at(registry, slot);
+        if (collection && collection->homes_count) {
+            struct vex_home *tail = collection->homes[collection->homes_count - 1];
+            tail->sealed = tail->sealed || tail->writer.rows > 0;
+        }
+    }
+}
+
+void vex_registry_note_trimmed(struct vex_registry *registry,
+                               struct vex_live_collection *collection, struct vex_home *home,
+                               uint64_t held_bytes)
+{
+    if (collection) {
+        collection->shm_bytes -= home->held_bytes - held_bytes;
+    }
+    vex_publisher_note_trimmed(registry->publisher, home, held_bytes);
+}
+
+void vex_registry_begin_merge(struct vex_registry *registry, struct vex_live_collection *collection,
+                              uint32_t first, uint32_t count)
+{
+    struct merge *merge = &registry->merge;
+    VEX_ASSERT(!merge->collection && first + count <= collection->homes_count);
+    merge->collection = collection;
+    merge->first = first;
+    merge->count = count;
+    merge->late_deaths.bytes = 0;
+    merge->incomplete = false;
+}
+
+void vex_registry_abort_merge(struct vex_registry *registry)
+{
+    registry->merge.collection = NULL;
+    vex_buffer_deinit(&registry->merge.late_deaths);
+}
+
+/* Deaths that the copy does not have yet. Each was of a row alive when copying began, so the copy has it. */
+static void carry_deaths_over(const struct merge *merge, struct vex_home *merged)
+{
+    const struct late_death *deaths =
+        (const struct late_death *)(const void *)merge->late_deaths.data;
+    for (size_t i = 0; i < merge->late_deaths.bytes / sizeof(*deaths); i++) {
+        uint32_t row = 0;
+        enum vex_find found = vex_segment_find(&merged->writer.segment, deaths[i].id,
+                                               merged->writer.rows, UINT64_MAX, &row);
+        VEX_ASSERT(found == VEX_FIND_ALIVE);
+        vex_segment_kill(&merged->writer, row, deaths[i].lsn);
+        merged->dead_rows++;
+    }
+}
+
+/* What can fail comes first: a block for the new list, and the books. */
+static enum vex_status prepare_replacement(struct vex_registry *registry,
+                                           struct vex_live_collection *collection,
+                                           struct vex_home *merged, struct vex_error *error)
+{
+    if (registry->merge.incomplete ||
+        !vex_buffer_reserve(&registry->replaced,
+                            registry->merge.count * sizeof(struct replaced_home))) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "merge: out of memory");
+    }
+    enum vex_status status = VEX_OK;
+    if (!collection->list_changed) {
+        status = vex_publisher_take_block(registry->publisher, &collection->spare_block, error);
+        collection->list_changed = status == VEX_OK;
+    }
+    if (status == VEX_OK && merged) {
+        status = vex_publisher_adopt_home(registry->publisher, merged, error);
+    }
+    if (collection->list_changed) {
+        mark_dirty(registry, collection); /* the block is not to be lost */
+    }
+    return status;
+}
+
+bool vex_registry_end_merge(struct vex_registry *registry, struct vex_home **merged,
+                            struct vex_error *error)
+{
+    struct merge *merge = &registry->merge;
+    struct vex_live_collection *collection = merge->collection;
+    enum vex_status status =
+        !collection ? vex_error_set(error, VEX_ERR_GONE, "merge: its collection was dropped")
+                    : prepare_replacement(registry, collection, *merged, error);
+    if (status != VEX_OK) {
+        vex_registry_abort_merge(registry);
+        return false;
+    }
+    uint64_t rows_before = 0;
+    for (uint32_t i = merge->first; i < merge->first + merge->count; i++) {
+        struct replaced_home item = {collection, collection->homes[i]};
+        rows_before += item.home->writer.rows;
+        collection->shm_bytes -= item.home->held_bytes;
+        (void)vex_buffer_append(&registry->replaced, &item, sizeof(item));
+    }
+    uint32_t put = 0;
+    if (*merged) {
+        carry_deaths_over(merge, *merged);
+        (*merged)->sealed = true;
+        rows_before -= (*merged)->writer.rows;
+        collection->shm_bytes += (*merged)->held_bytes;
+        collection->homes[merge->first] = *merged;
+        *merged = NULL;
+        put = 1;
+    }
+    uint32_t behind = merge->first + merge->count;
+    memmove(&collection->homes[merge->first + put], &collection->homes[behind],
+            (collection->homes_count - behind) * sizeof(collection->homes[0]));
+    collection->homes_count -= merge->count - put;
+    collection->dead_rows -= rows_before;
+    vex_registry_abort_merge(registry);
+    return true;
+}
+
+/* ---- restoring ------------------------------------------------------------------------------- */
+
+void vex_registry_set_next_collection_id(struct vex_registry *registry, uint32_t next_id)
+{
+    registry->next_id = next_id;
+}
+
+enum vex_status vex_registry_add_restored(struct vex_registry *registry,
+                                          struct vex_live_collection *collection,
+                                          struct vex_home *home, struct vex_error *error)
+{
+    VEX_ASSERT(collection->homes_count < VEX_LIST_SEGMENTS_MAX);
+    enum vex_status status = VEX_OK;
+    if (!collection->list_changed) {
+        status = vex_publisher_take_block(registry->publisher, &collection->spare_block, error);
+        collection->list_changed = status == VEX_OK;
+    }
+    status = status == VEX_OK ? vex_publisher_adopt_home(registry->publisher, home, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    home->sealed = true;
+    collection->homes[collection->homes_count++] = home;
+    collection->live_rows += home->writer.rows - home->dead_rows;
+    collection->dead_rows += home->dead_rows;
+    collection->shm_bytes += home->held_bytes;
+    mark_dirty(registry, collection);
+    return VEX_OK;
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */
@@ -379,10 +615,12 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
  * added. */
 static void write_list(struct vex_registry *registry, struct vex_live_collection *collection)
 {
-    VEX_ASSERT(collection->homes[collection->homes_count - 1]->writer.rows > 0);
+    uint32_t homes = collection->homes_count;
+    VEX_ASSERT(homes == 0 || collection->homes[homes - 1]->writer.rows > 0);
     if (collection->list_id != 0) {
         vex_publisher_retire_block(registry->publisher, collection->list_block);
     }
+    retire_replaced(registry, collection);
     collection->list_id = vex_publisher_new_list_id(registry->publisher);
     collection->list_block = collection->spare_block;
     collection->list_changed = false;
@@ -431,6 +669,7 @@ static void apply_drop(struct vex_registry *registry, struct vex_live_collection
     if (collection->announced) {
         vex_control_remove_collection(vex_publisher_region(registry->publisher), collection->slot);
     }
+    retire_replaced(registry, collection);
     retire_homes(registry, collection);
     if (collection->list_id != 0) {
         vex_publisher_retire_block(registry->publisher, collection->list_block);
@@ -452,6 +691,9 @@ void vex_registry_apply(struct vex_registry *registry, uint64_t lsn)
         if (capture->drop) {
             apply_drop(registry, collection);
             continue;
+        }
+        if (collection->quarantined) {
+            continue; /* readers do not find it */
         }
         vex_control_set_view(region, collection->slot, &capture->view);
         if (!collection->announced) {

@@ -6,7 +6,7 @@
  * before a view says so (segment.h), so staging needs no second copy and publishing moves no data.
  *
  * A vector's location is (segment, row). vex_registry_get_offset finds it,
- * vex_registry_mark_deleted ends it, vex_registry_put makes a new one and ends the old.
+ * vex_registry_mark_deleted ends it, vex_registry_update_offset makes a new one and ends the old.
  *
  * Thread-safety: the daemon's main thread.
  */
@@ -34,10 +34,12 @@ struct vex_live_collection {
     bool dropped;
     bool dirty; /* in the registry's list of collections to publish */
     uint64_t live_rows;
-    uint64_t dead_rows;
+    uint64_t dead_rows; /* that still have a place in a segment */
     uint64_t shm_bytes;
     uint64_t next_id; /* for ids made here: one above the largest seen */
     uint64_t lsn;     /* last record that changed it */
+    /* Its segment files are damaged and were left alone: neither read nor written, only dropped. */
+    bool quarantined;
 };
 
 struct vex_location {
@@ -59,6 +61,9 @@ uint32_t vex_registry_count(const struct vex_registry *registry);
 uint32_t vex_registry_next_id(const struct vex_registry *registry);
 void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live,
                          uint64_t *out_dead);
+
+/* What the live rows would need alone: vectors, ids and payloads. */
+uint64_t vex_registry_live_bytes(const struct vex_registry *registry);
 
 /* Whether vex_registry_create would find room. Errors: LIMIT, NOMEM. */
 enum vex_status vex_registry_can_create(struct vex_registry *registry, struct vex_error *error);
@@ -83,13 +88,50 @@ const void *vex_registry_payload(const struct vex_live_collection *collection,
 enum vex_status vex_registry_reserve(struct vex_registry *registry,
                                      struct vex_live_collection *collection, uint32_t rows,
                                      const uint32_t *payload_bytes, struct vex_error *error);
-/* Appends a row for `id`, ending the one that held it (*old, NULL = none), at `lsn`. */
-void vex_registry_put(struct vex_registry *registry, struct vex_live_collection *collection,
-                      uint64_t id, const float *vector, const void *payload, size_t payload_bytes,
-                      const struct vex_location *old, uint64_t lsn);
+/* Appends a row for `id`, which is found there from now on, and ends the one that held it (*old, NULL =
+ * none), at `lsn`. */
+void vex_registry_update_offset(struct vex_registry *registry,
+                                struct vex_live_collection *collection, uint64_t id,
+                                const float *vector, const void *payload, size_t payload_bytes,
+                                const struct vex_location *old, uint64_t lsn);
 void vex_registry_mark_deleted(struct vex_registry *registry,
                                struct vex_live_collection *collection, struct vex_location location,
                                uint64_t lsn);
+
+/* Seals every tail that has rows: the next row goes to a new segment. */
+void vex_registry_seal(struct vex_registry *registry);
+/* Gives the unused memory of a sealed segment back in the books, after vex_home_trim. `collection` is NULL
+ * if it has been dropped meanwhile. */
+void vex_registry_note_trimmed(struct vex_registry *registry,
+                               struct vex_live_collection *collection, struct vex_home *home,
+                               uint64_t held_bytes);
+
+/*
+ * A merge: `count` adjacent sealed segments from `first` on are about to be replaced by one that has their
+ * rows alive at the staged LSN. The worker copies meanwhile; deaths that come in are noted and carried over
+ * at the end. One merge at a time.
+ */
+void vex_registry_begin_merge(struct vex_registry *registry, struct vex_live_collection *collection,
+                              uint32_t first, uint32_t count);
+/*
+ * Puts `*merged` (NULL: no row was alive) in place of the segments and takes it, or gives the merge up if it
+ * is not possible (its collection was dropped, memory is short): *merged is then left to the caller. True if it
+ * was done.
+ */
+bool vex_registry_end_merge(struct vex_registry *registry, struct vex_home **merged,
+                            struct vex_error *error);
+void vex_registry_abort_merge(struct vex_registry *registry);
+
+/* For restoring a checkpoint: a collection as it was, without its segments; and those, oldest first. */
+void vex_registry_set_next_collection_id(struct vex_registry *registry, uint32_t next_id);
+enum vex_status vex_registry_add_restored(struct vex_registry *registry,
+                                          struct vex_live_collection *collection,
+                                          struct vex_home *home, struct vex_error *error);
+
+/* Whether anything staged is not captured yet, a changed list of segments included. */
+bool vex_registry_is_dirty(const struct vex_registry *registry);
+/* The collection in a slot below VEX_PLACES_MAX, NULL if there is none or it is dropped. */
+struct vex_live_collection *vex_registry_at(const struct vex_registry *registry, uint32_t slot);
 
 /*
  * Publishing in two steps. Capture takes down the staged state of every dirty collection, at the

@@ -67,9 +67,71 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     add_section(header, VEX_SECTION_PAYLOAD_REFS, sizeof(uint64_t), rows);
     add_section(header, VEX_SECTION_HASH, sizeof(uint32_t), header->hash_slots);
     add_section(header, VEX_SECTION_PAYLOADS, 1, shape->payload_capacity_bytes);
+    /* The image ends on a page of its own: what is stored never changes under the writer. */
+    header->image_bytes = vex_round_up(header->image_bytes, VEX_SEGMENT_PAGE_BYTES);
     header->deaths_offset = header->image_bytes;
     header->memory_bytes = header->deaths_offset + rows * sizeof(uint64_t);
     return true;
+}
+
+/* How much of a section `rows` rows use. */
+static uint64_t used_bytes(const struct vex_section *section, uint32_t capacity_rows, uint32_t rows,
+                           uint64_t payload_bytes)
+{
+    switch ((enum vex_section_kind)section->kind) {
+    case VEX_SECTION_HASH:
+        return section->bytes;
+    case VEX_SECTION_PAYLOADS:
+        return payload_bytes;
+    case VEX_SECTION_VECTORS:
+    case VEX_SECTION_IDS:
+    case VEX_SECTION_NORMS:
+    case VEX_SECTION_PREVIOUS:
+    case VEX_SECTION_PAYLOAD_REFS:
+        return section->bytes / capacity_rows * rows;
+    }
+    return section->bytes;
+}
+
+/* Widens to pages, and joins the range before if they touch. */
+static uint32_t add_range(struct vex_segment_range *ranges, uint32_t count, uint64_t offset,
+                          uint64_t bytes)
+{
+    uint64_t start = offset & ~(uint64_t)(VEX_SEGMENT_PAGE_BYTES - 1);
+    uint64_t end = vex_round_up(offset + bytes, VEX_SEGMENT_PAGE_BYTES);
+    if (bytes == 0) {
+        return count;
+    }
+    if (count && ranges[count - 1].offset + ranges[count - 1].bytes >= start) {
+        ranges[count - 1].bytes = end - ranges[count - 1].offset;
+        return count;
+    }
+    VEX_ASSERT(count < VEX_SEGMENT_RANGES_MAX);
+    ranges[count] = (struct vex_segment_range){start, end - start};
+    return count + 1;
+}
+
+uint32_t vex_segment_used_ranges(const struct vex_segment_shape *shape, uint32_t rows,
+                                 uint64_t payload_bytes,
+                                 struct vex_segment_range out[VEX_SEGMENT_RANGES_MAX],
+                                 uint32_t *out_image_count)
+{
+    struct vex_segment_header header;
+    bool fits = lay_out(&header, shape);
+    VEX_ASSERT(fits && rows <= shape->capacity_rows &&
+               payload_bytes <= shape->payload_capacity_bytes);
+    uint32_t count = add_range(out, 0, 0, VEX_SEGMENT_HEADER_BYTES);
+    for (uint32_t i = 0; i < header.sections_count; i++) {
+        const struct vex_section *section = &header.sections[i];
+        count = add_range(out, count, section->offset,
+                          used_bytes(section, shape->capacity_rows, rows, payload_bytes));
+    }
+    *out_image_count = count;
+    VEX_ASSERT(count < VEX_SEGMENT_RANGES_MAX);
+    out[count] = (struct vex_segment_range){
+        header.deaths_offset,
+        vex_round_up((uint64_t)rows * sizeof(uint64_t), VEX_SEGMENT_PAGE_BYTES)};
+    return count + 1;
 }
 
 uint64_t vex_segment_memory_bytes(const struct vex_segment_shape *shape)
@@ -124,8 +186,8 @@ static uint32_t slot_of(const struct vex_segment_writer *writer, uint64_t id)
     }
 }
 
-uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
-                            const void *payload, size_t payload_bytes)
+static uint32_t append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
+                       float norm, const void *payload, size_t payload_bytes)
 {
     const struct vex_segment *segment = &writer->segment;
     VEX_ASSERT(vex_segment_has_room(writer, 1, payload ? payload_bytes : 0));
@@ -135,7 +197,7 @@ uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, cons
     uint64_t *ids = writable(writer, segment->ids);
     ids[row] = id;
     float *norms = writable(writer, segment->norms);
-    norms[row] = (float)sqrt(vex_dot_f64(vector, vector, segment->dim));
+    norms[row] = norm;
     if (payload) {
         uint8_t *payloads = writable(writer, segment->payloads);
         memcpy(payloads + writer->payload_bytes, payload, payload_bytes);
@@ -152,6 +214,25 @@ uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, cons
     /* pairs: SEGMENT_HASH with vex_segment_find: carries ids[row] and previous[row]. */
     atomic_store_explicit(&hash[slot], row + 1, memory_order_release);
     return row;
+}
+
+uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
+                            const void *payload, size_t payload_bytes)
+{
+    float norm = (float)sqrt(vex_dot_f64(vector, vector, writer->segment.dim));
+    return append(writer, id, vector, norm, payload, payload_bytes);
+}
+
+uint32_t vex_segment_append_row(struct vex_segment_writer *writer, const struct vex_segment *from,
+                                uint32_t row)
+{
+    VEX_ASSERT(from->dim == writer->segment.dim);
+    const void *payload = NULL;
+    size_t payload_bytes = 0;
+    bool sound = vex_segment_payload(from, row, &payload, &payload_bytes);
+    VEX_ASSERT(sound);
+    return append(writer, from->ids[row], vex_segment_vector(from, row), from->norms[row], payload,
+                  payload_bytes);
 }
 
 void vex_segment_kill(struct vex_segment_writer *writer, uint32_t row, uint64_t lsn)
@@ -265,6 +346,31 @@ enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, 
     }
     *out = segment;
     return VEX_OK;
+}
+
+enum vex_status vex_segment_restore(struct vex_segment_writer *writer,
+                                    const struct vex_segment_shape *shape, uint32_t rows,
+                                    uint64_t payload_bytes, void *memory, struct vex_error *error)
+{
+    struct vex_segment_header expected;
+    struct vex_segment_header header;
+    if (!lay_out(&expected, shape) || rows > shape->capacity_rows ||
+        payload_bytes > shape->payload_capacity_bytes) {
+        return vex_error_set(error, VEX_ERR_CORRUPT, "segment: a shape out of bounds");
+    }
+    memcpy(&header, memory, sizeof(header));
+    header.segment_id = shape->segment_id;
+    if (memcmp(&header, &expected, sizeof(header)) != 0) {
+        return vex_error_set(
+            error, header.version != VEX_SEGMENT_VERSION ? VEX_ERR_VERSION : VEX_ERR_CORRUPT,
+            "segment: the stored header is not that of its collection");
+    }
+    memcpy(memory, &header, sizeof(header));
+    memset(writer, 0, sizeof(*writer));
+    writer->base = memory;
+    writer->rows = rows;
+    writer->payload_bytes = payload_bytes;
+    return vex_segment_attach(&writer->segment, memory, header.memory_bytes, error);
 }
 
 enum vex_find vex_segment_find(const struct vex_segment *segment, uint64_t id,

@@ -70,7 +70,7 @@ struct vex_segment_header {
     uint32_t hash_slots; /* power of two, at least twice the capacity */
     uint64_t payload_capacity_bytes;
     uint64_t image_bytes;   /* the part that goes to disk */
-    uint64_t deaths_offset; /* u64[capacity], in memory only, behind the image */
+    uint64_t deaths_offset; /* u64[capacity], in memory only, on the page behind the image */
     uint64_t memory_bytes;  /* image and deaths */
     uint32_t sections_count;
     uint32_t reserved;
@@ -131,6 +131,37 @@ uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, cons
                             const void *payload, size_t payload_bytes);
 /* Sets the death of a live row. `lsn` is not 0 and above every published one. */
 void vex_segment_kill(struct vex_segment_writer *writer, uint32_t row, uint64_t lsn);
+/* Appends a copy of a row of another segment of the same dim; there is room for it. */
+uint32_t vex_segment_append_row(struct vex_segment_writer *writer, const struct vex_segment *from,
+                                uint32_t row);
+
+/* A range of a segment's memory; both are multiples of VEX_SEGMENT_PAGE_BYTES. */
+struct vex_segment_range {
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+#define VEX_SEGMENT_PAGE_BYTES 4096u
+#define VEX_SEGMENT_RANGES_MAX 16u
+
+/*
+ * The parts of the memory that carry data when the first `rows` rows and `payload_bytes` bytes of payloads
+ * are used: ascending, not touching each other. What lies between them is zero. The image's parts come
+ * first, `*out_image_count` of them; the last one is the deaths. Returns how many.
+ */
+uint32_t vex_segment_used_ranges(const struct vex_segment_shape *shape, uint32_t rows,
+                                 uint64_t payload_bytes,
+                                 struct vex_segment_range out[VEX_SEGMENT_RANGES_MAX],
+                                 uint32_t *out_image_count);
+
+/*
+ * A writer for an image that was stored with `rows` rows and `payload_bytes` bytes of payloads and has been
+ * read back into `memory`, whose deaths are zero. The shape must be the image's, except for the number:
+ * the segment gets the shape's. Errors: CORRUPT, VERSION.
+ */
+enum vex_status vex_segment_restore(struct vex_segment_writer *writer,
+                                    const struct vex_segment_shape *shape, uint32_t rows,
+                                    uint64_t payload_bytes, void *memory, struct vex_error *error);
 
 /*
  * Checks an image of `bytes` bytes at `memory` and fills *out with pointers into it. Errors:

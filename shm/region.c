@@ -210,6 +210,13 @@ void vex_region_punch(struct vex_region *region)
     }
 }
 
+void vex_region_punch_range(struct vex_region *region, uint64_t offset, uint64_t bytes)
+{
+    if (bytes) {
+        (void)madvise((uint8_t *)region->memory + offset, bytes, MADV_REMOVE);
+    }
+}
+
 void vex_region_close(struct vex_region *region)
 {
     if (region->memory) {

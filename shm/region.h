@@ -53,6 +53,8 @@ enum vex_status vex_region_open(struct vex_region *region, const char *name, boo
                                 struct vex_error *error);
 /* Gives the memory back to the system even while others map it: they read zeros from now on. */
 void vex_region_punch(struct vex_region *region);
+/* The same for a part, whose ends are pages: memory that nobody was told of. */
+void vex_region_punch_range(struct vex_region *region, uint64_t offset, uint64_t bytes);
 /* Unmaps. The object lives on under its name. */
 void vex_region_close(struct vex_region *region);
 /* True if an object of that name exists. */

@@ -38,7 +38,17 @@ enum vex_op {
     VEX_OP_CREATE = 5,    /* struct vex_create_body -> struct vex_ack_body */
     VEX_OP_DROP = 6,      /* struct vex_drop_body -> struct vex_ack_body */
     VEX_OP_WRITE = 7,     /* struct vex_write_head and arrays -> struct vex_ack_body */
+    VEX_OP_UPKEEP = 8, /* struct vex_upkeep_body -> struct vex_upkeep_done_body, when it is done */
 };
+
+enum vex_upkeep_kind {
+    VEX_UPKEEP_CHECKPOINT = 1,
+    VEX_UPKEEP_COMPACT = 2, /* merge everything, drop dead rows, give memory and disk back */
+    VEX_UPKEEP_ERASE = 3,   /* COMPACT, and what was deleted is in no file any more */
+    VEX_UPKEEP_BACKUP = 4,  /* a checkpoint, linked or copied to `path` */
+};
+
+#define VEX_UPKEEP_PATH_MAX 1023u
 
 struct vex_frame_head {
     uint32_t magic;
@@ -83,6 +93,21 @@ struct vex_ack_body {
     uint64_t count;
 };
 
+struct vex_upkeep_body {
+    uint32_t kind; /* enum vex_upkeep_kind */
+    uint32_t reserved;
+    char name[VEX_NAME_MAX + 1];        /* COMPACT, ERASE: one collection; empty = all */
+    char path[VEX_UPKEEP_PATH_MAX + 1]; /* BACKUP: absolute, or relative to the instance */
+};
+
+struct vex_upkeep_done_body {
+    uint64_t lsn;          /* of the checkpoint: every record up to it is in the segment files */
+    uint64_t bytes;        /* of a backup */
+    uint64_t rows_removed; /* dead rows that left */
+    uint64_t segments_before;
+    uint64_t segments_after;
+};
+
 struct vex_stats_body {
     uint32_t daemon_pid;
     uint32_t clients;
@@ -104,6 +129,22 @@ struct vex_stats_body {
     uint64_t records;
     uint64_t replayed;
     uint64_t torn_tails;
+    uint64_t recovery_us;    /* from the start to being ready */
+    uint64_t checkpoint_lsn; /* of the newest checkpoint, 0 = none */
+    uint64_t checkpoints;    /* since the start, as what follows */
+    uint64_t checkpoint_failures;
+    uint64_t merges;
+    uint64_t merge_failures;
+    uint64_t merged_bytes; /* of memory */
+    uint64_t segment_files;
+    uint64_t segment_bytes; /* of the files */
+    uint64_t reserve_bytes;
+    uint64_t ingested_bytes; /* of records accepted */
+    uint64_t written_bytes;  /* to log, segment and checkpoint files */
+    uint64_t live_bytes;     /* what the live rows would need alone */
+    uint64_t quarantined;    /* collections */
+    uint64_t upkeep_running; /* enum vex_upkeep_kind, 0 = none */
+    char upkeep_error[96];   /* why the last job failed, empty = it did not */
 };
 
 enum {
@@ -133,7 +174,9 @@ _Static_assert(sizeof(struct vex_welcome) == 40, "wire");
 _Static_assert(sizeof(struct vex_create_body) == 80, "wire and log");
 _Static_assert(sizeof(struct vex_drop_body) == 72, "wire and log");
 _Static_assert(sizeof(struct vex_ack_body) == 24, "wire");
-_Static_assert(sizeof(struct vex_stats_body) == 152, "wire");
+_Static_assert(sizeof(struct vex_upkeep_body) == 1096, "wire");
+_Static_assert(sizeof(struct vex_upkeep_done_body) == 40, "wire");
+_Static_assert(sizeof(struct vex_stats_body) == 368, "wire");
 _Static_assert(sizeof(struct vex_write_head) == 16, "wire and log");
 
 /* A checked write, pointing into the bytes it was decoded from. */
