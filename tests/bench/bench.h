@@ -22,12 +22,13 @@ enum vex_bench_kind {
     VEX_BENCH_LIST,    /* whole numbers with commas between them */
     VEX_BENCH_WORD,    /* one of the words of `value`, which has '|' between them */
     VEX_BENCH_TEXT,
+    VEX_BENCH_FLAG, /* takes no value; `given` says it all */
 };
 
 struct vex_bench_option {
     const char *name; /* without the dashes; NULL ends the table */
     enum vex_bench_kind kind;
-    const char *value;   /* what the help calls it */
+    const char *value;   /* what the help calls it; NULL for flags */
     const char *initial; /* what is taken if it is not given; NULL = nothing, see `given` */
     double least;        /* of numbers, inclusive */
     double most;

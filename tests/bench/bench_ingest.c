@@ -9,16 +9,22 @@
  *
  * Loads: single inserts by one client that waits for each acknowledgement, and the same by many at
  * once; when these are done, batches. Rented disks allow so many bytes a second and, for a while,
- * more: batches use that up, so they come last and their disk figure is kept short. A client is a thread of this process with a connection of its own: for the
- * daemon that is the same as a process, and for a machine with few cores it is the cheaper one,
- * since switching between threads keeps the address space. Clients, daemon and kernel share the
- * cores, so the processor time of both sides is printed too.
+ * more: batches use that up, so they come last and their disk figure is kept short. A client is a
+ * thread of this process with a connection of its own: for the daemon that is the same as a process,
+ * and for a machine with few cores it is the cheaper one, since switching between threads keeps the
+ * address space. Clients, daemon and kernel share the cores, so the processor time of both sides is
+ * printed too.
+ *
+ * With a peer (peer.h) each load has a twin that writes the same records to the peer. The two follow
+ * one another, with the disk in between, and change places in every other round, so that neither
+ * always has the disk as the other one left it.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <vex/vex.h>
 
@@ -27,12 +33,13 @@
 #include "tests/bench/crew.h"
 #include "tests/bench/disk.h"
 #include "tests/bench/instance.h"
+#include "tests/bench/peer.h"
 
 #define CLIENTS_MAX 512u
-#define LOADS_MAX (2 * VEX_BENCH_LIST_MAX)
+#define LOADS_MAX (4 * VEX_BENCH_LIST_MAX)
 #define COLLECTION "ingest"
 
-enum { SECONDS, ROUNDS, CLIENTS, BATCH, BATCH_CLIENTS, DIM, DIR };
+enum { SECONDS, ROUNDS, CLIENTS, BATCH, BATCH_CLIENTS, DIM, PEERS, DIR };
 
 static const struct vex_bench_option options[] = {
     [SECONDS] = {"seconds", VEX_BENCH_SECONDS, "S", "2", 0.001, 3600,
@@ -44,6 +51,8 @@ static const struct vex_bench_option options[] = {
     [BATCH_CLIENTS] = {"batch-clients", VEX_BENCH_LIST, "N,...", "1,4", 1, CLIENTS_MAX,
                        "clients that insert batches"},
     [DIM] = {"dim", VEX_BENCH_COUNT, "D", "128", 1, VEX_DIM_MAX, "dimension"},
+    [PEERS] = {"peers", VEX_BENCH_WORD, "none|rocksdb", "none", 0, 0,
+               "another store to write the same to, in turns"},
     [DIR] = VEX_BENCH_OPTION_DIR,
     {0},
 };
@@ -71,6 +80,7 @@ struct disk_point {
 
 struct load {
     bool of_batches;
+    bool to_peer;
     unsigned clients;
     size_t items;             /* vectors in a write */
     struct vex_samples rates; /* writes a second, of each round */
@@ -78,6 +88,7 @@ struct load {
     struct vex_samples disk_rates; /* of the figure that is the limit, as each round found it */
     struct vex_samples ratios;
     struct vex_samples versus_first; /* rate by that of the first load in the same round */
+    struct vex_samples versus_twin;  /* of one to the peer: its twin's rate by its own */
     double wall_s;
     double client_s; /* processor time */
     double daemon_s;
@@ -93,8 +104,9 @@ struct ingest {
     unsigned connections_count;
     struct vex_disk disk;
     struct disk_figure figures[FIGURES];
-    struct load loads[LOADS_MAX];
+    struct load loads[LOADS_MAX]; /* with a peer, each is followed by its twin */
     size_t loads_count;
+    struct vex_peer *peer; /* NULL = none */
 };
 
 /* One load in one round. */
@@ -109,62 +121,74 @@ struct slice {
     } clients[CLIENTS_MAX];
 };
 
-static bool insert(struct vex_collection *collection, const struct load *load, const float *vectors,
-                   uint32_t dim)
+/* What a client writes, and to which of the two. */
+struct goods {
+    const struct load *load;
+    const float *vectors;
+    uint32_t dim;
+    struct vex_collection *collection; /* NULL = to the peer */
+    struct vex_peer *peer;
+};
+
+static bool insert(const struct goods *goods)
 {
+    if (!goods->collection) {
+        return vex_peer_insert(goods->peer, goods->load->items, goods->vectors,
+                               goods->dim * sizeof(float));
+    }
     struct vex_batch batch = VEX_BATCH_INIT;
-    batch.count = load->items;
-    batch.vectors = vectors;
-    batch.dim = dim;
+    batch.count = goods->load->items;
+    batch.vectors = goods->vectors;
+    batch.dim = goods->dim;
     struct vex_error error;
-    return vex_write(collection, VEX_WRITE_INSERT, &batch, NULL, &error) == VEX_OK ||
+    return vex_write(goods->collection, VEX_WRITE_INSERT, &batch, NULL, &error) == VEX_OK ||
            vex_bench_fail("insert: %s", error.message);
 }
 
-static bool insert_until(struct client *client, struct vex_collection *collection,
-                         const struct slice *slice, const float *vectors)
+static bool insert_until(struct client *client, const struct goods *goods, uint64_t duration_ns)
 {
     client->start_ns = client->end_ns = vex_bench_clock_ns();
     do {
-        if (!insert(collection, slice->load, vectors, slice->ingest->dim)) {
+        if (!insert(goods)) {
             return false;
         }
         uint64_t now_ns = vex_bench_clock_ns();
         vex_samples_add(&client->latencies_us, (double)(now_ns - client->end_ns) * 1e-3);
         client->end_ns = now_ns;
-    } while (client->end_ns - client->start_ns < slice->duration_ns && !vex_bench_stopped());
+    } while (client->end_ns - client->start_ns < duration_ns && !vex_bench_stopped());
     return true;
 }
 
 static bool be_client(struct vex_crew *crew, void *context, unsigned index)
 {
     struct slice *slice = context;
-    struct client *client = &slice->clients[index];
-    size_t count = slice->load->items * slice->ingest->dim;
+    struct ingest *ingest = slice->ingest;
+    size_t count = slice->load->items * ingest->dim;
     float *vectors = vex_bench_alloc(count, sizeof(*vectors));
     uint64_t seed = index;
     vex_data_fill(vectors, count, &seed);
-    struct vex_collection *collection = NULL;
+    struct goods goods = {
+        .load = slice->load, .vectors = vectors, .dim = ingest->dim, .peer = ingest->peer};
     struct vex_error error;
-    bool sound = vex_collection_open(slice->ingest->connections[index], COLLECTION, &collection,
+    bool sound = slice->load->to_peer ||
+                 vex_collection_open(ingest->connections[index], COLLECTION, &goods.collection,
                                      &error) == VEX_OK ||
                  vex_bench_fail("open the collection: %s", error.message);
     /* One that does not count: the daemon makes room for the first rows. */
-    sound = sound && insert(collection, slice->load, vectors, slice->ingest->dim);
+    sound = sound && insert(&goods);
     if (sound && vex_crew_ready(crew)) {
-        sound = insert_until(client, collection, slice, vectors);
+        sound = insert_until(&slice->clients[index], &goods, slice->duration_ns);
     }
-    vex_collection_close(collection);
+    vex_collection_close(goods.collection);
     free(vectors);
     return sound;
 }
 
 static bool count_commits(struct ingest *ingest, uint64_t *out)
 {
-    struct vex_stats stats = {.size = sizeof(stats)};
-    struct vex_error error;
-    if (vex_get_stats(ingest->instance.db, &stats, &error) != VEX_OK) {
-        return vex_bench_fail("stats: %s", error.message);
+    struct vex_stats stats;
+    if (!vex_instance_stats(&ingest->instance, &stats)) {
+        return false;
     }
     *out = stats.commits;
     return true;
@@ -196,10 +220,27 @@ static double sum_up(struct slice *slice, struct load *load)
     return (double)writes * 1e9 / (double)(end_ns - start_ns);
 }
 
-/* One round of a load, in a collection of its own so that none grows without end. */
+/* What has been used up to now. */
+struct spent {
+    uint64_t clock_ns;
+    double own_s;
+    double daemon_s;
+    uint64_t commits;
+};
+
+static bool take_stock(struct ingest *ingest, struct spent *out)
+{
+    out->clock_ns = vex_bench_clock_ns();
+    out->own_s = own_seconds();
+    out->daemon_s = vex_instance_daemon_seconds(&ingest->instance);
+    return count_commits(ingest, &out->commits);
+}
+
+/* One round of a load. */
 static bool run_load(struct ingest *ingest, struct load *load, uint64_t duration_ns,
                      double *out_rate)
 {
+    /* In a collection of its own, so that none grows without end. */
     struct vex_collection *collection = NULL;
     if (!vex_instance_collection(ingest->instance.db, COLLECTION, ingest->dim, VEX_METRIC_L2,
                                  &collection)) {
@@ -208,18 +249,14 @@ static bool run_load(struct ingest *ingest, struct load *load, uint64_t duration
     vex_collection_close(collection);
     struct slice *slice = vex_bench_alloc(1, sizeof(*slice));
     *slice = (struct slice){.ingest = ingest, .load = load, .duration_ns = duration_ns};
-    uint64_t commits_before = 0;
-    uint64_t commits_after = 0;
-    bool sound = count_commits(ingest, &commits_before);
-    uint64_t start_ns = vex_bench_clock_ns();
-    double own_before_s = own_seconds();
-    double daemon_before_s = vex_instance_daemon_seconds(&ingest->instance);
-    sound = sound && vex_crew_run(load->clients, be_client, slice);
-    load->wall_s += (double)(vex_bench_clock_ns() - start_ns) * 1e-9;
-    load->client_s += own_seconds() - own_before_s;
-    load->daemon_s += vex_instance_daemon_seconds(&ingest->instance) - daemon_before_s;
-    sound = sound && count_commits(ingest, &commits_after);
-    load->commits += commits_after - commits_before;
+    struct spent before = {0};
+    struct spent after = {0};
+    bool sound = take_stock(ingest, &before) && vex_crew_run(load->clients, be_client, slice) &&
+                 take_stock(ingest, &after);
+    load->wall_s += (double)(after.clock_ns - before.clock_ns) * 1e-9;
+    load->client_s += after.own_s - before.own_s;
+    load->daemon_s += after.daemon_s - before.daemon_s;
+    load->commits += after.commits - before.commits;
     *out_rate = sum_up(slice, load);
     free(slice);
     struct vex_error error;
@@ -234,8 +271,11 @@ static bool run_load(struct ingest *ingest, struct load *load, uint64_t duration
 static bool measure_disk(struct ingest *ingest, bool of_batches, uint64_t duration_ns,
                          struct disk_point *out)
 {
-    /* The daemon may still be preparing its next file. */
+    /* The daemon may still be preparing its next file, the peer be moving its data. */
     vex_instance_settle(&ingest->instance);
+    if (ingest->peer) {
+        vex_process_settle((uint32_t)getpid());
+    }
     for (int i = 0; i < FIGURES; i++) {
         struct disk_figure *figure = &ingest->figures[i];
         if (figure->of_batches != of_batches) {
@@ -275,8 +315,39 @@ static void compare(const struct ingest *ingest, struct load *load, double rate,
     double limit = fmax(mean_rate(points, FIGURE_FDATASYNC), mean_rate(points, FIGURE_DSYNC));
     vex_samples_add(&load->disk_rates, limit);
     vex_samples_add(&load->ratios, rate / limit);
-    double first = ingest->loads[0].rates.values[load->rates.count - 1];
-    vex_samples_add(&load->versus_first, rate / first);
+    const struct load *first = &ingest->loads[load->to_peer ? 1 : 0];
+    vex_samples_add(&load->versus_first, rate / first->rates.values[load->rates.count - 1]);
+}
+
+/* Runs a load, measures the disk after it, and compares. */
+static bool take_turn(struct ingest *ingest, struct load *load, uint64_t slice_ns,
+                      struct disk_point points[2])
+{
+    double rate = 0;
+    points[0] = points[1];
+    if (!run_load(ingest, load, slice_ns, &rate) ||
+        !measure_disk(ingest, load->of_batches, slice_ns / 2, &points[1]) || vex_bench_stopped()) {
+        return false;
+    }
+    compare(ingest, load, rate, points);
+    return true;
+}
+
+/* A load, and its twin if there is a peer. */
+static bool take_turns(struct ingest *ingest, struct load *load, bool twin_first, uint64_t slice_ns,
+                       struct disk_point points[2])
+{
+    if (!ingest->peer) {
+        return take_turn(ingest, load, slice_ns, points);
+    }
+    struct load *twin = load + 1;
+    if (!take_turn(ingest, twin_first ? twin : load, slice_ns, points) ||
+        !take_turn(ingest, twin_first ? load : twin, slice_ns, points)) {
+        return false;
+    }
+    size_t last = load->rates.count - 1;
+    vex_samples_add(&twin->versus_twin, load->rates.values[last] / twin->rates.values[last]);
+    return true;
 }
 
 /* All rounds of the inserts, or of the batches. */
@@ -293,17 +364,10 @@ static bool run_rounds(struct ingest *ingest, bool of_batches)
                        (unsigned long long)round + 1, (unsigned long long)rounds);
         for (size_t i = 0; i < ingest->loads_count; i++) {
             struct load *load = &ingest->loads[i];
-            if (load->of_batches != of_batches) {
-                continue;
-            }
-            double rate = 0;
-            points[0] = points[1];
-            if (!run_load(ingest, load, slice_ns, &rate) ||
-                !measure_disk(ingest, of_batches, slice_ns / 2, &points[1]) ||
-                vex_bench_stopped()) {
+            if (load->of_batches == of_batches && !load->to_peer &&
+                !take_turns(ingest, load, round % 2 == 1, slice_ns, points)) {
                 return false;
             }
-            compare(ingest, load, rate, points);
         }
     }
     return true;
@@ -339,35 +403,55 @@ static const char *limit_name(struct ingest *ingest, const struct load *load)
     return ingest->figures[dsync_rate > fdatasync_rate ? FIGURE_DSYNC : FIGURE_FDATASYNC].name;
 }
 
-static bool print_load(struct ingest *ingest, struct load *load)
+/* What loads of both kinds say. */
+static void put_load(struct ingest *ingest, struct load *load, struct vex_line *line)
 {
     double rate = vex_samples_median(&load->rates);
+    double value_bytes = (double)load->items * ingest->dim * sizeof(float);
+    vex_line_count(line, "dim", ingest->dim);
+    vex_line_count(line, "items", load->items);
+    vex_line_count(line, "rounds", load->rates.count);
+    vex_line_real(line, "writes_s", rate);
+    vex_line_real(line, "vectors_s", rate * (double)load->items);
+    vex_line_real(line, "mb_s", rate * value_bytes * 1e-6);
+    vex_line_real(line, "p50_us", vex_samples_median(&load->latencies_us));
+    vex_line_real(line, "p99_us", vex_samples_quantile(&load->latencies_us, 0.99));
+    vex_line_text(line, "limit", limit_name(ingest, load));
+    vex_line_real(line, "limit_writes_s", vex_samples_median(&load->disk_rates));
+    vex_line_spread(line, "ratio", &load->ratios);
+    if (!load->of_batches) {
+        vex_line_count(line, "vs_clients", ingest->loads[0].clients);
+        vex_line_real(line, "vs", vex_samples_median(&load->versus_first));
+    }
+}
+
+static bool print_load(struct ingest *ingest, struct load *load)
+{
+    double writes = (double)load->writes;
     struct vex_line line;
     vex_line_begin(&line, load->of_batches ? "batch" : "insert");
     vex_line_count(&line, "clients", load->clients);
     vex_line_text(&line, "client_kind", "threads, each with its own connection");
-    vex_line_count(&line, "dim", ingest->dim);
-    vex_line_count(&line, "items", load->items);
-    vex_line_count(&line, "rounds", load->rates.count);
-    vex_line_real(&line, "writes_s", rate);
-    vex_line_real(&line, "vectors_s", rate * (double)load->items);
-    vex_line_real(&line, "mb_s", rate * (double)load->items * ingest->dim * sizeof(float) * 1e-6);
-    vex_line_real(&line, "p50_us", vex_samples_median(&load->latencies_us));
-    vex_line_real(&line, "p99_us", vex_samples_quantile(&load->latencies_us, 0.99));
-    vex_line_text(&line, "limit", limit_name(ingest, load));
-    vex_line_real(&line, "limit_writes_s", vex_samples_median(&load->disk_rates));
-    vex_line_real(&line, "ratio", vex_samples_median(&load->ratios));
-    vex_line_real(&line, "ratio_least", vex_samples_quantile(&load->ratios, 0));
-    vex_line_real(&line, "ratio_greatest", vex_samples_quantile(&load->ratios, 1));
-    if (!load->of_batches) {
-        vex_line_count(&line, "vs_clients", ingest->loads[0].clients);
-        vex_line_real(&line, "vs", vex_samples_median(&load->versus_first));
-    }
-    vex_line_real(&line, "writes_per_commit", (double)load->writes / (double)load->commits);
-    vex_line_real(&line, "client_cpu_us", load->client_s * 1e6 / (double)load->writes);
-    vex_line_real(&line, "daemon_cpu_us", load->daemon_s * 1e6 / (double)load->writes);
+    put_load(ingest, load, &line);
+    vex_line_real(&line, "writes_per_commit", writes / (double)load->commits);
+    vex_line_real(&line, "client_cpu_us", load->client_s * 1e6 / writes);
+    vex_line_real(&line, "daemon_cpu_us", load->daemon_s * 1e6 / writes);
     vex_line_real(&line, "client_cores", load->client_s / load->wall_s);
     vex_line_real(&line, "daemon_cores", load->daemon_s / load->wall_s);
+    return vex_line_end(&line);
+}
+
+static bool print_twin(struct ingest *ingest, struct load *load)
+{
+    struct vex_line line;
+    vex_line_begin(&line, load->of_batches ? "peer_batch" : "peer_insert");
+    vex_line_text(&line, "peer", vex_peer_name());
+    vex_line_count(&line, "clients", load->clients);
+    vex_line_text(&line, "client_kind", "threads, the store in their process");
+    put_load(ingest, load, &line);
+    vex_line_spread(&line, "vexdb_ratio", &load->versus_twin);
+    vex_line_real(&line, "client_cpu_us", load->client_s * 1e6 / (double)load->writes);
+    vex_line_real(&line, "client_cores", load->client_s / load->wall_s);
     return vex_line_end(&line);
 }
 
@@ -377,8 +461,10 @@ static bool print_all(struct ingest *ingest)
     for (int i = 0; i < FIGURES && printed; i++) {
         printed = print_disk(ingest, &ingest->figures[i]);
     }
+    printed = printed && (!ingest->peer || vex_peer_print(ingest->peer));
     for (size_t i = 0; i < ingest->loads_count && printed; i++) {
-        printed = print_load(ingest, &ingest->loads[i]);
+        struct load *load = &ingest->loads[i];
+        printed = load->to_peer ? print_twin(ingest, load) : print_load(ingest, load);
     }
     return printed;
 }
@@ -394,7 +480,17 @@ static void add_loads(struct ingest *ingest, bool of_batches, const struct vex_b
             .clients = (unsigned)clients->list[i],
             .items = items,
         };
+        if (ingest->values[PEERS].count) {
+            struct load *twin = &ingest->loads[ingest->loads_count++];
+            *twin = twin[-1];
+            twin->to_peer = true;
+        }
     }
+}
+
+static bool open_peer(struct ingest *ingest)
+{
+    return !ingest->values[PEERS].count || vex_peer_open(&ingest->peer, ingest->instance.root);
 }
 
 static bool connect_clients(struct ingest *ingest)
@@ -465,7 +561,9 @@ static void end(struct ingest *ingest)
         vex_samples_deinit(&load->disk_rates);
         vex_samples_deinit(&load->ratios);
         vex_samples_deinit(&load->versus_first);
+        vex_samples_deinit(&load->versus_twin);
     }
+    vex_peer_close(ingest->peer);
     vex_instance_close(&ingest->instance);
     free(ingest);
 }
@@ -483,8 +581,8 @@ static bool run(const struct vex_bench_value *values)
                                "disk",
                                ingest->instance.root, ingest->instance.file_system);
     }
-    sound = sound && open_disk(ingest) && connect_clients(ingest) && run_rounds(ingest, false) &&
-            run_rounds(ingest, true) && print_all(ingest);
+    sound = sound && open_peer(ingest) && open_disk(ingest) && connect_clients(ingest) &&
+            run_rounds(ingest, false) && run_rounds(ingest, true) && print_all(ingest);
     end(ingest);
     return sound;
 }

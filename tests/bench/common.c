@@ -27,7 +27,7 @@ static void on_signal(int number)
     (void)signal(number, SIG_DFL); /* the second one kills */
 }
 
-void vex_bench_start(const char *bench)
+void vex_bench_begin(const char *bench)
 {
     bench_name = bench;
     if (sched_getaffinity(0, sizeof(cores), &cores) != 0) {
@@ -257,6 +257,16 @@ void vex_line_real(struct vex_line *line, const char *key, double value)
     }
 }
 
+void vex_line_spread(struct vex_line *line, const char *key, struct vex_samples *samples)
+{
+    char name[64];
+    vex_line_real(line, key, vex_samples_median(samples));
+    (void)snprintf(name, sizeof(name), "%s_least", key);
+    vex_line_real(line, name, vex_samples_quantile(samples, 0));
+    (void)snprintf(name, sizeof(name), "%s_greatest", key);
+    vex_line_real(line, name, vex_samples_quantile(samples, 1));
+}
+
 bool vex_line_end(struct vex_line *line)
 {
     put(line, "}");
@@ -271,16 +281,30 @@ bool vex_line_end(struct vex_line *line)
 
 /* ---- data ------------------------------------------------------------------------------------ */
 
+/* SplitMix64 (Steele, Lea, Flood, 2014): one addition and a mixing function. */
+static inline uint64_t next_bits(uint64_t *state)
+{
+    uint64_t bits = *state += UINT64_C(0x9e3779b97f4a7c15);
+    bits = (bits ^ (bits >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    bits = (bits ^ (bits >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return bits ^ bits >> 31;
+}
+
 void vex_data_fill(float *values, size_t count, uint64_t *seed)
 {
     uint64_t state = *seed;
     for (size_t i = 0; i < count; i++) {
-        /* SplitMix64 (Steele, Lea, Flood, 2014): one addition and a mixing function. */
-        uint64_t bits = state += UINT64_C(0x9e3779b97f4a7c15);
-        bits = (bits ^ (bits >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-        bits = (bits ^ (bits >> 27)) * UINT64_C(0x94d049bb133111eb);
-        bits ^= bits >> 31;
-        values[i] = (float)(int32_t)(bits >> 32) * 0x1p-31f;
+        values[i] = (float)(int32_t)(next_bits(&state) >> 32) * 0x1p-31f;
     }
     *seed = state;
+}
+
+void vex_data_shuffle(uint64_t *numbers, size_t count, uint64_t *seed)
+{
+    for (size_t i = 0; i < count; i++) {
+        /* The remainder favours small places, by less than anybody could measure. */
+        size_t place = (size_t)(next_bits(seed) % (i + 1));
+        numbers[i] = numbers[place];
+        numbers[place] = i;
+    }
 }

@@ -18,7 +18,7 @@
 /* ---- the run --------------------------------------------------------------------------------- */
 
 /* Names the run, for messages and lines, and catches SIGINT and SIGTERM. */
-void vex_bench_start(const char *bench);
+void vex_bench_begin(const char *bench);
 /* True after such a signal: every loop looks, ends, and lets what was started be removed. A second
  * signal ends the program at once. */
 bool vex_bench_stopped(void);
@@ -79,6 +79,8 @@ void vex_line_text(struct vex_line *line, const char *key, const char *value);
 void vex_line_count(struct vex_line *line, const char *key, uint64_t value);
 /* null if it is not finite. */
 void vex_line_real(struct vex_line *line, const char *key, double value);
+/* The median as <key>, and <key>_least and <key>_greatest. */
+void vex_line_spread(struct vex_line *line, const char *key, struct vex_samples *samples);
 /* Prints it. Returns false if standard output does not take it. */
 bool vex_line_end(struct vex_line *line);
 
@@ -86,6 +88,8 @@ bool vex_line_end(struct vex_line *line);
 
 /* Fills with values in [-1, 1) that depend on the seed alone; the seed moves on. */
 void vex_data_fill(float *values, size_t count, uint64_t *seed);
+/* The numbers from 0 to count - 1 in an order that depends on the seed alone. */
+void vex_data_shuffle(uint64_t *numbers, size_t count, uint64_t *seed);
 /* calloc, or the end of the program. */
 void *vex_bench_alloc(size_t count, size_t bytes);
 

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <linux/magic.h>
 #include <math.h>
 #include <signal.h>
@@ -113,15 +114,71 @@ bool vex_instance_connect(const struct vex_instance *instance, struct vex_db **o
            vex_bench_fail("open %s: %s", instance->directory, error.message);
 }
 
+bool vex_instance_stats(const struct vex_instance *instance, struct vex_stats *out)
+{
+    *out = (struct vex_stats){.size = sizeof(*out)};
+    struct vex_error error;
+    return vex_get_stats(instance->db, out, &error) == VEX_OK ||
+           vex_bench_fail("stats: %s", error.message);
+}
+
 static bool learn_daemon(struct vex_instance *instance)
 {
-    struct vex_stats stats = {.size = sizeof(stats)};
-    struct vex_error error;
-    if (vex_get_stats(instance->db, &stats, &error) != VEX_OK) {
-        return vex_bench_fail("stats: %s", error.message);
+    struct vex_stats stats;
+    if (!vex_instance_stats(instance, &stats)) {
+        return false;
     }
     instance->daemon_pid = stats.daemon_pid;
     return true;
+}
+
+/* Stopping the daemon is what we do with it, so nobody else may be served by it. */
+static bool check_alone(const struct vex_instance *instance)
+{
+    struct vex_stats stats;
+    if (!vex_instance_stats(instance, &stats)) {
+        return false;
+    }
+    return (stats.embedded && stats.clients == 1) ||
+           vex_bench_fail("%s is in use: vexd (process %u) serves it; stop it first",
+                          instance->directory, stats.daemon_pid);
+}
+
+/* Below `root` there may be a file that stands for the disk of `directory`. */
+static bool check_same_disk(const char *root, const char *directory)
+{
+    struct stat a;
+    struct stat b;
+    if (stat(root, &a) != 0 || stat(directory, &b) != 0) {
+        return vex_bench_fail("%s: %s", directory, strerror(errno));
+    }
+    return a.st_dev == b.st_dev || vex_bench_fail("%s and %s are on different file systems; give "
+                                                  "a --dir on that of the latter",
+                                                  root, directory);
+}
+
+bool vex_instance_take(struct vex_instance *instance, const struct vex_bench_value *dir,
+                       const char *directory)
+{
+    *instance = (struct vex_instance){0};
+    char path[PATH_MAX + 16];
+    (void)snprintf(path, sizeof(path), "%s/MANIFEST", directory);
+    if (access(path, R_OK) != 0) {
+        return vex_bench_fail("%s holds no instance: %s: %s", directory, path, strerror(errno));
+    }
+    bool sound = make_root(instance, dir) && check_same_disk(instance->root, directory);
+    if (sound && !realpath(directory, instance->directory)) {
+        sound = vex_bench_fail("%s: %s", directory, strerror(errno));
+    }
+    if (sound && vex_instance_connect(instance, &instance->db) && check_alone(instance) &&
+        learn_daemon(instance)) {
+        return true;
+    }
+    /* The daemon may be somebody else's. */
+    vex_close(instance->db);
+    instance->db = NULL;
+    vex_instance_close(instance);
+    return false;
 }
 
 bool vex_instance_open(struct vex_instance *instance, const struct vex_bench_value *dir)
@@ -135,15 +192,22 @@ bool vex_instance_open(struct vex_instance *instance, const struct vex_bench_val
     return false;
 }
 
+bool vex_instance_stop(struct vex_instance *instance)
+{
+    if (!instance->db) {
+        return true;
+    }
+    struct vex_error error;
+    bool stopped = vex_shutdown(instance->db, &error) == VEX_OK ||
+                   vex_bench_fail("stop vexd: %s", error.message);
+    vex_close(instance->db);
+    instance->db = NULL;
+    return stopped;
+}
+
 void vex_instance_close(struct vex_instance *instance)
 {
-    if (instance->db) {
-        struct vex_error error;
-        if (vex_shutdown(instance->db, &error) != VEX_OK) {
-            (void)vex_bench_fail("stop vexd: %s", error.message);
-        }
-        vex_close(instance->db);
-    }
+    (void)vex_instance_stop(instance);
     if (instance->root[0]) {
         (void)nftw(instance->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     }
@@ -204,34 +268,37 @@ double vex_instance_daemon_seconds(const struct vex_instance *instance)
     return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
 }
 
-/* What the daemon has had written to disk so far; 0 if the system does not say. */
-static unsigned long long daemon_write_bytes(const struct vex_instance *instance)
+struct vex_process_io vex_process_io(uint32_t pid)
 {
     char path[64];
-    (void)snprintf(path, sizeof(path), "/proc/%u/io", instance->daemon_pid);
+    (void)snprintf(path, sizeof(path), "/proc/%u/io", pid);
     FILE *file = fopen(path, "re");
-    unsigned long long bytes = 0;
+    struct vex_process_io io = {0};
     char line[128];
     while (file && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, "write_bytes: %llu", &bytes) == 1) {
-            break;
-        }
+        (void)sscanf(line, "read_bytes: %" SCNu64, &io.read_bytes);
+        (void)sscanf(line, "write_bytes: %" SCNu64, &io.write_bytes);
     }
     if (file) {
         (void)fclose(file);
     }
-    return bytes;
+    return io;
 }
 
-void vex_instance_settle(const struct vex_instance *instance)
+void vex_process_settle(uint32_t pid)
 {
-    unsigned long long before = daemon_write_bytes(instance);
+    uint64_t before = vex_process_io(pid).write_bytes;
     for (int i = 0; i < SETTLE_POLLS_MAX && !vex_bench_stopped(); i++) {
         (void)nanosleep(&(struct timespec){0, SETTLE_POLL_NS}, NULL);
-        unsigned long long now = daemon_write_bytes(instance);
+        uint64_t now = vex_process_io(pid).write_bytes;
         if (now == before) {
             return;
         }
         before = now;
     }
+}
+
+void vex_instance_settle(const struct vex_instance *instance)
+{
+    vex_process_settle(instance->daemon_pid);
 }

@@ -23,12 +23,21 @@ struct vex_instance {
     char directory[PATH_MAX];
     const char *file_system; /* "ext4", ..., or "other" */
     bool in_memory;
-    struct vex_db *db;
+    struct vex_db *db; /* NULL = stopped */
     uint32_t daemon_pid;
 };
 
 /* `dir` is the value of VEX_BENCH_OPTION_DIR. On failure it has said why, and left nothing. */
 bool vex_instance_open(struct vex_instance *instance, const struct vex_bench_value *dir);
+/*
+ * As open, but with the instance that is in `directory`, which stays: only the root is new, and on
+ * the same file system. Refuses an instance that somebody else is using.
+ */
+bool vex_instance_take(struct vex_instance *instance, const struct vex_bench_value *dir,
+                       const char *directory);
+bool vex_instance_stats(const struct vex_instance *instance, struct vex_stats *out);
+/* Stops the daemon and closes `db`, if it is open; the files stay. */
+bool vex_instance_stop(struct vex_instance *instance);
 /* Stops the daemon and removes the root. Accepts a zeroed or half-open struct. */
 void vex_instance_close(struct vex_instance *instance);
 /* One more connection to it. */
@@ -44,5 +53,17 @@ bool vex_instance_fill(struct vex_collection *collection, uint32_t dim, uint64_t
 double vex_instance_daemon_seconds(const struct vex_instance *instance);
 /* Waits until the daemon writes nothing more: after a load it may be preparing files. */
 void vex_instance_settle(const struct vex_instance *instance);
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+struct vex_process_io {
+    uint64_t read_bytes; /* from disks, that is: not from the page cache */
+    uint64_t write_bytes;
+};
+
+/* What a process has had read and written so far; zeros if the system does not say. */
+struct vex_process_io vex_process_io(uint32_t pid);
+/* Waits, some seconds at most, until a process writes nothing more. */
+void vex_process_settle(uint32_t pid);
 
 #endif

@@ -25,7 +25,9 @@
 #define BENCHES(X)                                                                                 \
     X(pin)                                                                                         \
     X(scan)                                                                                        \
-    X(ingest)
+    X(ingest)                                                                                      \
+    X(start)                                                                                       \
+    X(churn)
 
 #define DECLARE(name) extern const struct vex_bench vex_bench_##name;
 BENCHES(DECLARE)
@@ -62,7 +64,8 @@ static void print_help(const struct vex_bench *bench)
     printf("usage: vexbench %s [options]\n\n%s\n\n", bench->name, bench->summary);
     for (const struct vex_bench_option *option = bench->options; option->name; option++) {
         char words[64];
-        (void)snprintf(words, sizeof(words), "--%s %s", option->name, option->value);
+        (void)snprintf(words, sizeof(words), "--%s %s", option->name,
+                       option->value ? option->value : "");
         printf("  %-24s %s", words, option->help);
         if (option->initial) {
             printf(" (%s)", option->initial);
@@ -156,6 +159,8 @@ static bool parse_value(const struct vex_bench_option *option, const char *text,
         return parse_word(option, text, &out->count);
     case VEX_BENCH_TEXT:
         return text[0] != 0;
+    case VEX_BENCH_FLAG:
+        return false;
     }
     return false;
 }
@@ -180,6 +185,9 @@ static void explain_value(const struct vex_bench *bench, const struct vex_bench_
         break;
     case VEX_BENCH_TEXT:
         fprintf(stderr, "the name of anything\n");
+        break;
+    case VEX_BENCH_FLAG:
+        fprintf(stderr, "wanted: it takes no value\n");
         break;
     }
 }
@@ -221,6 +229,10 @@ static bool take_option(const struct vex_bench *bench, char **words, int count, 
         return false;
     }
     const char *text = name[length] ? name + length + 1 : NULL;
+    if (!text && option->kind == VEX_BENCH_FLAG) {
+        values[option - bench->options].given = true;
+        return true;
+    }
     if (!text && *at + 1 == count) {
         fprintf(stderr, "vexbench %s: --%s: %s is missing\n", bench->name, option->name,
                 option->value);
@@ -256,7 +268,7 @@ static int run_bench(const struct vex_bench *bench, char **words, int count)
             return usage(bench);
         }
     }
-    vex_bench_start(bench->name);
+    vex_bench_begin(bench->name);
     bool measured = vex_bench_machine() && bench->run(values);
     if (vex_bench_stopped()) {
         vex_bench_note("interrupted");
