@@ -1,11 +1,11 @@
 /*
  * vexbench churn: what ceaseless updating does to searches, to memory and to the disk.
  *
- * Every vector is inserted once and then replaced again and again, so the data stay as large as they
- * were; whatever grows is what replaced rows leave behind. The instance is measured fresh, at the
- * end of the updates, and once it has settled: space that is given back in the background counts
- * only then. Meanwhile other processes search without a pause; their latency during the updates is
- * compared with that in a quiet period before.
+ * Every vector is inserted once and then replaced again and again, so the data stay as large as
+ * they were; whatever grows is what replaced rows leave behind. The instance is measured fresh, at
+ * the end of the updates, and once it has settled: space that is given back in the background
+ * counts only then. Meanwhile other processes search without a pause; their latency during the
+ * updates is compared with that in a quiet period before.
  *
  * Readers are processes, as in a user's system, since they then share nothing with the writer but
  * what the daemon publishes. Each keeps its own list of searches with the times of a clock that all

@@ -10,14 +10,14 @@
  * Loads: single inserts by one client that waits for each acknowledgement, and the same by many at
  * once; when these are done, batches. Rented disks allow so many bytes a second and, for a while,
  * more: batches use that up, so they come last and their disk figure is kept short. A client is a
- * thread of this process with a connection of its own: for the daemon that is the same as a process,
- * and for a machine with few cores it is the cheaper one, since switching between threads keeps the
- * address space. Clients, daemon and kernel share the cores, so the processor time of both sides is
- * printed too.
+ * thread of this process with a connection of its own: for the daemon that is the same as a
+ * process, and for a machine with few cores it is the cheaper one, since switching between threads
+ * keeps the address space. Clients, daemon and kernel share the cores, so the processor time of
+ * both sides is printed too.
  *
- * With a peer (peer.h) each load has a twin that writes the same records to the peer. The two follow
- * one another, with the disk in between, and change places in every other round, so that neither
- * always has the disk as the other one left it.
+ * With a peer (peer.h) each load has a twin that writes the same records to the peer. The two
+ * follow one another, with the disk in between, and change places in every other round, so that
+ * neither always has the disk as the other one left it.
  */
 #include <math.h>
 #include <stdio.h>

@@ -34,9 +34,9 @@ bool vex_disk_has(const struct vex_disk *disk, enum vex_disk_method method);
 /* The files stay for whoever removes the root. */
 void vex_disk_close(struct vex_disk *disk);
 /*
- * Writes `bytes`, a multiple of the block, again and again for duration_ns or once through the file,
- * whichever comes first; *out_rate is the number of writes a second, NAN for DSYNC without O_DIRECT, and each write's microseconds are added to
- * `latencies_us` (NULL = not wanted).
+ * Writes `bytes`, a multiple of the block, again and again for duration_ns or once through the
+ * file, whichever comes first; *out_rate is the number of writes a second, NAN for DSYNC without
+ * O_DIRECT, and each write's microseconds are added to `latencies_us` (NULL = not wanted).
  */
 bool vex_disk_measure(struct vex_disk *disk, enum vex_disk_method method, size_t bytes,
                       uint64_t duration_ns, double *out_rate, struct vex_samples *latencies_us);

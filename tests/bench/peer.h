@@ -22,8 +22,9 @@ bool vex_peer_open(struct vex_peer **out_peer, const char *root);
 /* NULL is allowed. */
 void vex_peer_close(struct vex_peer *peer);
 /*
- * One durable, atomic write of `count` new records: 8 bytes of key, value_bytes of value, the values
- * one after the other. Keys are numbered through, as the coordinator numbers ids. From any thread.
+ * One durable, atomic write of `count` new records: 8 bytes of key, value_bytes of value, the
+ * values one after the other. Keys are numbered through, as the coordinator numbers ids. From any
+ * thread.
  */
 bool vex_peer_insert(struct vex_peer *peer, size_t count, const void *values, size_t value_bytes);
 /* Prints the line that says what it is and how it is set up. */

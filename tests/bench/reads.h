@@ -1,9 +1,9 @@
 /*
- * What the disk can do by itself when it is read: a file beside the instance, read in order past the
- * page cache, in blocks of 1 MiB with so many of them under way at a time.
+ * What the disk can do by itself when it is read: a file beside the instance, read in order past
+ * the page cache, in blocks of 1 MiB with so many of them under way at a time.
  *
- * By threads and not by a ring, because rings are refused in some containers and blocks of this size
- * do not notice the difference.
+ * By threads and not by a ring, because rings are refused in some containers and blocks of this
+ * size do not notice the difference.
  */
 #ifndef VEX_BENCH_READS_H
 #define VEX_BENCH_READS_H

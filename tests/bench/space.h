@@ -16,8 +16,8 @@ uint64_t vex_space_disk_bytes(const char *directory);
  * that it maps. 0 if the system does not say. */
 uint64_t vex_space_shm_bytes(uint32_t daemon_pid);
 /*
- * Drops the files below a directory from the page cache, and, as root, all the system's clean pages,
- * so that the program that reads them is read anew too. False after saying why.
+ * Drops the files below a directory from the page cache, and, as root, all the system's clean
+ * pages, so that the program that reads them is read anew too. False after saying why.
  */
 bool vex_space_drop_cache(const char *directory);
 

@@ -12,18 +12,37 @@ Exit status: 0 all well, 1 not, 77 if there is no disk to write to.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 RUNS = (
     ["pin", "--seconds", "0.02", "--threads", "2", "--rows", "100"],
     ["scan", "--seconds", "0.02", "--rows", "3000", "--dim", "40,128", "--metric", "cosine"],
     ["scan", "--seconds", "0.02", "--rows", "3000", "--metric", "dot"],
     ["ingest", "--seconds", "0.04", "--rounds", "2", "--clients", "1,3", "--batch", "50"],
+    ["start", "--rows", "20000", "--rounds", "2"],
+    ["start", "--rows", "20000", "--rounds", "2", "--kill"],
+    [
+        *("churn", "--rows", "2000", "--rounds", "2", "--batch", "70", "--readers", "2"),
+        *("--quiet-seconds", "0.2", "--still-seconds", "0.2", "--settle-seconds", "5"),
+    ],
+)
+# Only where the peer was there when vexbench was built.
+PEER_RUN = [*RUNS[3], "--peers", "rocksdb"]
+
+# Arguments of a run that lasts until it is interrupted, and in what state that meets it: all say so
+# with a note about their first round.
+LONG_RUNS = (
+    ["ingest", "--seconds", "60"],  # the daemon is the library's
+    ["start", "--rows", "20000", "--rounds", "1000"],  # it is the program's own
+    ["start", "--rows", "20000", "--rounds", "1000", "--kill"],
+    ["churn", "--rows", "2000", "--rounds", "10000", "--quiet-seconds", "0.2"],  # others read
 )
 
 # Arguments, and what the message must say.
@@ -39,6 +58,8 @@ WRONG = (
     (["scan", "--metric", "l3"], "'l3' is not one of l2|cosine|dot"),
     (["scan", "--dim", "128,"], "'128,' is not 1 to 8 whole numbers"),
     (["ingest", "--clients", "1,,2"], "'1,,2' is not 1 to 8 whole numbers"),
+    (["ingest", "--peers", "all"], "'all' is not one of none|rocksdb"),
+    (["start", "--kill=9"], "'9' is not wanted: it takes no value"),
 )
 
 PAIRS_IN_ORDER = (
@@ -50,6 +71,14 @@ PAIRS_IN_ORDER = (
     ("writes_s_least", "writes_s"),
     ("writes_s", "writes_s_greatest"),
 )
+
+# What may be nothing: by itself, where the system does not count it, or because the runs are short.
+MAY_BE_ZERO = {"core", "load", "client_cores", "daemon_cores", "dead_rows_fresh", "settle_s"}
+MAY_BE_ZERO_OF = {
+    "start": {"stop_s", "daemon_cpu_s", "replayed", "read_mib", "limit_s"}
+    | {"ratio", "ratio_greatest"},
+    "churn": {"dead_rows_end", "dead_rows_settled"},
+}
 
 failures = []
 
@@ -93,7 +122,8 @@ def check_line(text, examples, seen):
         f"{name}: printed {shape(line)}, README.md says {shape(examples[name])}",
     )
     for key, value in line.items():
-        if isinstance(value, (int, float)) and key not in ("core", "load", "client_cores", "daemon_cores"):
+        may_be_zero = key in MAY_BE_ZERO | MAY_BE_ZERO_OF.get(name[0], set())
+        if isinstance(value, (int, float)) and not may_be_zero:
             # The least of few passes on a busy machine may round to nothing.
             least = key.endswith("_least")
             expect(value > 0 or (least and value == 0), f"{name}: {key} is {value}")
@@ -113,9 +143,15 @@ def has_disk(program, folder):
     return "is in memory" not in result.stderr
 
 
+def has_peer(program, folder):
+    result = run(program, ["ingest", "--seconds", "0.001", "--peers", "rocksdb", "--dir", folder])
+    return "was built without RocksDB" not in result.stderr
+
+
 def check_runs(program, folder, examples):
     seen = set()
-    for arguments in RUNS:
+    peer = has_peer(program, folder)
+    for arguments in (*RUNS, PEER_RUN) if peer else RUNS:
         result = run(program, [*arguments, "--dir", folder])
         expect(
             result.returncode == 0,
@@ -126,6 +162,8 @@ def check_runs(program, folder, examples):
             check_line(text, examples, seen)
         expect(not list(pathlib.Path(folder).iterdir()), f"{arguments}: left files behind")
     for name in examples.keys() - seen:
+        if name[1].startswith("peer") and not peer:
+            continue
         expect(False, f"README.md has an example of {name}, but no run printed one")
 
 
@@ -136,40 +174,62 @@ def check_usage(program):
         expect(message in result.stderr, f"{arguments}: said {result.stderr!r}, not {message!r}")
         expect(not result.stdout, f"{arguments}: wrong usage printed a result")
     overview = run(program, ["--help"]).stdout
-    for bench in ("pin", "scan", "ingest"):
+    for bench in ("pin", "scan", "ingest", "start", "churn"):
         expect(f"  {bench} " in overview, f"--help does not name {bench}")
+    for bench in ("pin", "scan", "ingest"):
         help_text = run(program, [bench, "--help"])
         expect(help_text.returncode == 0, f"{bench} --help: exit status {help_text.returncode}")
         expect("--seconds S" in help_text.stdout, f"{bench} --help does not list --seconds")
 
 
-def daemons_of(folder):
-    found = []
+def processes_of(folder, but=None):
+    """Numbers of those that have a path in `folder` among their arguments."""
+    found = set()
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
+            if str(folder).encode() in path.read_bytes():
+                found.add(int(path.parent.name))
         except OSError:
             continue
-        if any(word.startswith(f"--dir={folder}/") for word in words):
-            found.append(path.parent.name)
+    return found - {but, os.getpid()}
+
+
+def shared_memory_of(processes):
+    """Files in /dev/shm that they map."""
+    found = set()
+    for process in processes:
+        try:
+            maps = pathlib.Path(f"/proc/{process}/maps").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        found |= set(re.findall(r"/dev/shm/vexdb-\S+", maps))
     return found
 
 
-def check_interruption(program, folder):
+def check_interruption(program, folder, arguments):
     process = subprocess.Popen(
-        [program, "ingest", "--seconds", "60", "--dir", folder],
+        [program, *arguments, "--dir", folder],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    # Its first note says that the instance is up and the rounds have begun.
-    expect("round 1" in process.stderr.readline(), "ingest: no note about its rounds")
-    expect(daemons_of(folder), "ingest runs, but no daemon serves its directory")
+    expect("round 1" in process.stderr.readline(), f"{arguments}: no note about its rounds")
+    # Somewhere in the middle; a daemon is there for most of the time.
+    others, memory = set(), set()
+    deadline = time.monotonic() + 20
+    while not (others and memory) and process.poll() is None and time.monotonic() < deadline:
+        others = processes_of(folder, process.pid)
+        memory = shared_memory_of(others)
+        time.sleep(0.01)
+    expect(memory, f"{arguments}: no daemon serves its directory")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    expect(process.returncode == 130, f"SIGINT: exit status {process.returncode}, not 130")
-    expect(not daemons_of(folder), "SIGINT left a daemon behind")
-    expect(not list(pathlib.Path(folder).iterdir()), "SIGINT left files behind")
+    code = process.returncode
+    expect(code == 130, f"{arguments}: SIGINT: exit status {code}, not 130")
+    expect(not processes_of(folder), f"{arguments}: SIGINT left a process behind")
+    expect(not list(pathlib.Path(folder).iterdir()), f"{arguments}: SIGINT left files behind")
+    left = [name for name in memory if pathlib.Path(name).exists()]
+    expect(not left, f"{arguments}: SIGINT left {left} behind")
 
 
 def main():
@@ -186,7 +246,8 @@ def main():
         examples = read_examples(options.readme)
         expect(examples, f"{options.readme} has no example lines")
         check_runs(options.program, folder, examples)
-        check_interruption(options.program, folder)
+        for arguments in LONG_RUNS:
+            check_interruption(options.program, folder, arguments)
     check_usage(options.program)
     for failure in failures:
         print(failure)
