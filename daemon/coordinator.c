@@ -316,7 +316,8 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
     }
     status = check_write(coordinator, collection, &write, error);
     if (status == VEX_OK) {
-        status = vex_log_room(coordinator->log, bytes, error);
+        bool gives_back = write.head.kind == VEX_WRITE_DELETE;
+        status = vex_log_room(coordinator->log, bytes, gives_back, error);
     }
     if (status == VEX_OK) {
         status = reserve_rows(coordinator, collection, &write, error);
@@ -368,7 +369,7 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     }
     status = vex_registry_can_create(registry, error);
     if (status == VEX_OK) {
-        status = vex_log_room(coordinator->log, sizeof(*body), error);
+        status = vex_log_room(coordinator->log, sizeof(*body), false, error);
     }
     if (status != VEX_OK) {
         return status;
@@ -405,7 +406,7 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
     if (!collection) {
         return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", body->name);
     }
-    status = vex_log_room(coordinator->log, sizeof(*body), error);
+    status = vex_log_room(coordinator->log, sizeof(*body), true, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -510,6 +511,17 @@ static enum vex_status replay(void *context, uint64_t lsn, uint16_t type, const 
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* Without checkpoints the log begins with its first file, unless that has not been made yet. */
+static struct vex_log_start log_start(struct vex_io *io)
+{
+    struct vex_file file;
+    int result = io->ops->open_file(io, VEX_LOG_DIRECTORY "/00000001.log", VEX_FILE_READ, &file);
+    if (result == 0) {
+        io->ops->close_file(io, &file);
+    }
+    return (struct vex_log_start){result == -ENOENT ? 0 : 1, 0};
+}
+
 static enum vex_status open_parts(struct vex_coordinator *coordinator, int directory_fd,
                                   const struct vex_coordinator_options *options,
                                   struct vex_error *error)
@@ -551,6 +563,7 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
             .uuid = coordinator->manifest.uuid,
             .file_bytes_min = options->log_file_bytes_min,
             .file_bytes_max = options->log_file_bytes_max,
+            .start = log_start(coordinator->io),
         };
         status = vex_log_open(coordinator->io, coordinator->buffers, &log_options, replay,
                               coordinator, &coordinator->log, &coordinator->recovery, error);

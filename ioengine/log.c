@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -12,7 +13,10 @@
 
 #define FILE_BYTES_MIN (4u << 20)
 #define FILE_BYTES_MAX (64u << 20)
+#define FILE_BYTES_LIMIT ((uint64_t)1 << 40) /* a batch counts its blocks in 32 bits */
+#define LEFT_BYTES_MAX (1u << 20)
 #define WRITE_ATTEMPTS_MAX 16u
+#define WRITE_PAUSE_NS 1000000
 
 enum vex_status vex_log_buffers_init(struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
                                      struct vex_error *error)
@@ -42,28 +46,38 @@ void vex_log_buffers_deinit(struct vex_io_buffer buffers[VEX_LOG_BUFFERS])
     }
 }
 
+static uint64_t file_bytes_option(uint64_t bytes, uint64_t otherwise)
+{
+    const uint64_t least = VEX_LOG_FILE_BLOCKS_MIN * VEX_BLOCK_BYTES;
+    bytes = bytes ? bytes : otherwise;
+    bytes = bytes < least ? least : bytes;
+    return bytes > FILE_BYTES_LIMIT ? FILE_BYTES_LIMIT : vex_round_up(bytes, VEX_BLOCK_BYTES);
+}
+
 enum vex_status vex_log_open(struct vex_io *io, const struct vex_io_buffer buffers[VEX_LOG_BUFFERS],
                              const struct vex_log_options *options, vex_log_replay replay,
                              void *context, struct vex_log **out_log,
                              struct vex_log_recovery *out_recovery, struct vex_error *error)
 {
     *out_log = NULL;
+    void *page = NULL;
     struct vex_log *log = calloc(1, sizeof(*log));
-    if (!log) {
+    if (!log || posix_memalign(&page, VEX_BLOCK_BYTES, VEX_BLOCK_BYTES) != 0) {
+        free(log);
         return vex_error_set(error, VEX_ERR_NOMEM, "log: out of memory");
     }
     log->io = io;
     log->file.fd = -1;
+    log->page = page;
     memcpy(log->uuid, options->uuid, sizeof(log->uuid));
-    log->file_bytes_max = options->file_bytes_max ? options->file_bytes_max : FILE_BYTES_MAX;
-    log->file_bytes = options->file_bytes_min ? options->file_bytes_min : FILE_BYTES_MIN;
+    log->file_bytes_min = file_bytes_option(options->file_bytes_min, FILE_BYTES_MIN);
+    log->file_bytes_max = file_bytes_option(options->file_bytes_max, FILE_BYTES_MAX);
     for (unsigned i = 0; i < VEX_LOG_BUFFERS; i++) {
         log->buffers[i] = buffers[i].memory;
     }
-    int failure = log_preparer_start(log);
+    log_files_init(&log->files);
     enum vex_status status =
-        failure < 0 ? vex_error_os(error, VEX_ERR_NOMEM, -failure, "log: helper thread")
-                    : log_recover(log, replay, context, out_recovery, error);
+        log_recover(log, &options->start, replay, context, out_recovery, error);
     if (status != VEX_OK) {
         vex_log_close(log);
         return status;
@@ -80,8 +94,9 @@ void vex_log_close(struct vex_log *log)
     while (log->in_flight) {
         (void)vex_log_poll(log, true);
     }
-    log_preparer_stop(log);
+    log_files_deinit(log);
     log->io->ops->close_file(log->io, &log->file);
+    free(log->page);
     free(log);
 }
 
@@ -98,12 +113,42 @@ static uint64_t offset_after_flight(const struct vex_log *log)
     return log->file_offset + (log->in_flight ? log->flight_bytes : 0);
 }
 
-static bool open_batch_needs_new_file(const struct vex_log *log)
+/* How far batches may go in the current file: its last block is kept for the end mark. */
+static uint64_t file_limit(const struct vex_log *log)
 {
-    return offset_after_flight(log) + batch_bytes(log->open_bytes) > log->file_bytes;
+    return log->rotate ? 0 : log->file_bytes - VEX_BLOCK_BYTES;
 }
 
-enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_error *error)
+static bool open_batch_needs_new_file(const struct vex_log *log)
+{
+    return offset_after_flight(log) + batch_bytes(log->open_bytes) > file_limit(log);
+}
+
+/* The smallest file that holds a batch of `bytes`. */
+static uint64_t file_bytes_for(uint64_t bytes)
+{
+    return VEX_BLOCK_BYTES + bytes + VEX_BLOCK_BYTES;
+}
+
+/* What is kept at the end of the current file for records that give space back, as long as no other
+ * file is assured. A file that came out smaller than wanted, on a full disk, is kept whole. */
+static uint64_t left_bytes(const struct vex_log *log)
+{
+    if (log->file_bytes < log->file_bytes_min) {
+        return log->file_bytes;
+    }
+    uint64_t bytes = log->file_bytes / 8 / VEX_BLOCK_BYTES * VEX_BLOCK_BYTES;
+    return bytes < LEFT_BYTES_MAX ? bytes : LEFT_BYTES_MAX;
+}
+
+/* A batch that ends at `end` in the current file uses what is left for others. */
+static bool uses_what_is_left(struct vex_log *log, uint64_t end)
+{
+    return end + left_bytes(log) > file_limit(log) && !log_preparation_assured(log);
+}
+
+enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, bool small,
+                             struct vex_error *error)
 {
     if (log->failure) {
         return vex_error_os(error, VEX_ERR_READ_ONLY, log->failure,
@@ -117,20 +162,37 @@ enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, struct vex_
                    : vex_error_set(error, VEX_ERR_LIMIT,
                                    "a record of %zu bytes is too large for the log", body_bytes);
     }
-    if (offset_after_flight(log) + bytes <= log->file_bytes) {
+    uint64_t end = offset_after_flight(log) + bytes;
+    if (end <= file_limit(log) && (small || !uses_what_is_left(log, end))) {
         return VEX_OK;
     }
     if (log->open_records && open_batch_needs_new_file(log) &&
-        !log_has_prepared(log, VEX_BLOCK_BYTES + bytes)) {
+        !log_has_prepared(log, file_bytes_for(bytes))) {
         /* What is staged relies on the file that is prepared: it is not given up for a larger one. */
         return VEX_ERR_BUSY;
     }
-    int failure = log_await_prepared(log, VEX_BLOCK_BYTES + bytes);
+    int failure = log_await_prepared(log, file_bytes_for(bytes), small);
     if (failure < 0) {
         return vex_error_os(error, vex_status_from_errno(-failure), -failure,
                             "no new log file could be prepared, the write was refused");
     }
     return VEX_OK;
+}
+
+bool vex_log_rotate(struct vex_log *log)
+{
+    if (log->failure) {
+        return false;
+    }
+    if (log->open_records && open_batch_needs_new_file(log)) {
+        return false;
+    }
+    uint64_t bytes = file_bytes_for(batch_bytes(log->open_bytes));
+    if (log_await_fresh(log, bytes) < 0) {
+        return false;
+    }
+    log->rotate = true;
+    return true;
 }
 
 uint64_t vex_log_stage(struct vex_log *log, uint16_t type, const struct vex_log_piece *pieces,
@@ -173,7 +235,7 @@ static void submit_flight(struct vex_log *log)
 static bool seal_and_submit(struct vex_log *log, uint16_t flags)
 {
     uint64_t bytes = batch_bytes(log->open_bytes);
-    if (log->file_offset + bytes > log->file_bytes) {
+    if (log->file_offset + bytes > file_limit(log)) {
         int failure = log_switch_file(log);
         if (failure < 0) {
             latch(log, -failure);
@@ -185,6 +247,7 @@ static bool seal_and_submit(struct vex_log *log, uint16_t flags)
         .flags = flags,
         .first_lsn = log->next_lsn - log->open_records,
         .records_count = log->open_records,
+        .block = (uint32_t)(log->file_offset / VEX_BLOCK_BYTES),
         .previous_hash = log->previous_hash,
         .durable_lsn = log->durable_lsn,
         .file_number = log->file_number,
@@ -198,13 +261,14 @@ static bool seal_and_submit(struct vex_log *log, uint16_t flags)
     log->proven_lsn = log->durable_lsn;
     log->records += log->open_records;
     log->record_bytes += log->open_bytes;
+    log->batch_bytes += log->flight_bytes;
     log->open = (log->open + 1) % VEX_LOG_BUFFERS;
     log->open_bytes = 0;
     log->open_records = 0;
     log->in_flight = true;
     submit_flight(log);
     if (log->file_offset + log->flight_bytes > log->file_bytes / 2) {
-        log_prepare(log, log->file_bytes);
+        log_prepare(log);
     }
     return true;
 }
@@ -230,9 +294,14 @@ bool vex_log_watermark(struct vex_log *log, bool clean)
     if (!clean && !vex_log_needs_watermark(log)) {
         return false;
     }
-    /* A watermark is a courtesy: without room for it in a prepared file it is left out. */
-    if (log->file_offset + VEX_BLOCK_BYTES > log->file_bytes &&
-        (log_preparation_failed(log) || log_await_prepared(log, 2 * VEX_BLOCK_BYTES) < 0)) {
+    /* A watermark is a courtesy: it is left out where it would take the last of the space. */
+    uint64_t end = log->file_offset + VEX_BLOCK_BYTES;
+    if (!clean && log_preparation_failed(log) && uses_what_is_left(log, end)) {
+        return false;
+    }
+    if (end > file_limit(log) &&
+        (log_preparation_failed(log) ||
+         log_await_prepared(log, file_bytes_for(VEX_BLOCK_BYTES), false) < 0)) {
         return false;
     }
     return seal_and_submit(log, (uint16_t)(VEX_BATCH_WATERMARK | (clean ? VEX_BATCH_CLEAN : 0)));
@@ -257,6 +326,10 @@ static bool take_result(struct vex_log *log, int64_t result)
             log->flight_done += progress;
         }
         if (++log->flight_attempts < WRITE_ATTEMPTS_MAX) {
+            if (result == -EAGAIN) {
+                /* The device's queue is full: at once again is at once refused again. */
+                (void)nanosleep(&(struct timespec){0, WRITE_PAUSE_NS}, NULL);
+            }
             submit_flight(log);
             return log->failure != 0;
         }
@@ -317,12 +390,22 @@ int vex_log_failure(const struct vex_log *log)
     return log->failure;
 }
 
-void vex_log_get_counters(const struct vex_log *log, struct vex_log_counters *out)
+uint64_t vex_log_file_number(const struct vex_log *log)
 {
+    return log->file_number;
+}
+
+void vex_log_get_counters(struct vex_log *log, struct vex_log_counters *out)
+{
+    (void)pthread_mutex_lock(&log->files.mutex);
+    uint64_t file_bytes = log->files.bytes;
+    (void)pthread_mutex_unlock(&log->files.mutex);
     *out = (struct vex_log_counters){
         .commits = log->commits,
         .records = log->records,
         .record_bytes = log->record_bytes,
-        .file_bytes = log->files_bytes,
+        .file_bytes = file_bytes,
+        .batch_bytes = log->batch_bytes,
+        .replay_bytes = log->replay_bytes,
     };
 }

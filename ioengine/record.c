@@ -9,19 +9,24 @@ void vex_log_header_seal(struct vex_log_header *header)
     header->checksum = vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
 }
 
+bool vex_log_header_is_whole(const struct vex_log_header *header)
+{
+    return header->magic == VEX_LOG_MAGIC &&
+           header->checksum ==
+               vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
+}
+
 const char *vex_log_header_fault(const struct vex_log_header *header, const uint8_t *uuid,
                                  uint64_t file_number)
 {
     if (header->magic != VEX_LOG_MAGIC) {
         return "not a log file (bad magic)";
     }
+    if (!vex_log_header_is_whole(header)) {
+        return "header checksum does not match";
+    }
     if (header->version != VEX_LOG_VERSION) {
         return "written by another format version";
-    }
-    uint64_t checksum =
-        vex_hash64(header, offsetof(struct vex_log_header, checksum), VEX_LOG_MAGIC);
-    if (checksum != header->checksum) {
-        return "header checksum does not match";
     }
     if (memcmp(header->uuid, uuid, VEX_LOG_UUID_BYTES) != 0) {
         return "belongs to another instance";
@@ -29,7 +34,9 @@ const char *vex_log_header_fault(const struct vex_log_header *header, const uint
     if (header->file_number != file_number) {
         return "name and content disagree about the file's number";
     }
-    if (header->file_bytes % VEX_BLOCK_BYTES != 0 || header->file_bytes < 2 * VEX_BLOCK_BYTES) {
+    if (header->file_bytes % VEX_BLOCK_BYTES != 0 ||
+        header->file_bytes < VEX_LOG_FILE_BLOCKS_MIN * VEX_BLOCK_BYTES ||
+        header->file_bytes / VEX_BLOCK_BYTES > UINT32_MAX) {
         return "impossible file size";
     }
     return NULL;
@@ -98,6 +105,10 @@ const char *vex_batch_fault(const uint8_t *data, size_t bytes, uint64_t nonce)
     }
     if (batch_checksum(&header, data, nonce) != header.checksum) {
         return "batch checksum does not match";
+    }
+    if (header.flags & VEX_BATCH_END &&
+        (header.records_count || header.total_bytes != VEX_BLOCK_BYTES)) {
+        return "end mark with records";
     }
     return records_fit(&header, data) ? NULL : "records do not fill their batch";
 }

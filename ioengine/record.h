@@ -5,7 +5,8 @@
  * checksum covers all of it and is seeded with the file's random nonce, so that neither torn
  * sectors nor blocks left over from an earlier life of the disk pass. Each batch names the checksum
  * of the batch before it and the LSN that was durable when it was written: the first makes a hole
- * visible, the second lets recovery tell damage to acknowledged data from a torn tail.
+ * visible, the second proves to whoever reads it that all before it had been acknowledged. A batch also
+ * says where it stands (file and block), so that a copy of it elsewhere is none.
  */
 #ifndef VEX_IOENGINE_RECORD_H
 #define VEX_IOENGINE_RECORD_H
@@ -18,16 +19,19 @@
 
 #define VEX_LOG_MAGIC 0x4c584556u   /* "VEXL" */
 #define VEX_BATCH_MAGIC 0x42584556u /* "VEXB" */
-#define VEX_LOG_VERSION 1u
+#define VEX_LOG_VERSION 2u
 #define VEX_LOG_UUID_BYTES 16u
+/* The header, one batch, and the block kept for the end mark. */
+#define VEX_LOG_FILE_BLOCKS_MIN 3u
 
+/* Magic, version and checksum keep their places in every version of the format. */
 struct vex_log_header {
     uint32_t magic;
     uint32_t version;
     uint8_t uuid[VEX_LOG_UUID_BYTES];
     uint64_t file_number;
     uint64_t first_lsn;
-    uint64_t previous_hash; /* checksum of the last batch of the file before */
+    uint64_t previous_hash; /* checksum of the last batch before this file, end marks left out */
     uint64_t nonce;
     uint64_t file_bytes;
     uint64_t created_ms; /* wall clock, for people */
@@ -37,6 +41,7 @@ struct vex_log_header {
 enum {
     VEX_BATCH_WATERMARK = 1, /* no records: says that durable_lsn is durable */
     VEX_BATCH_CLEAN = 2,     /* a watermark written by a daemon that stopped in order */
+    VEX_BATCH_END = 4,       /* no records: the log goes on in the next file, which is there */
 };
 
 struct vex_batch_header {
@@ -47,8 +52,8 @@ struct vex_batch_header {
     uint32_t payload_bytes; /* records */
     uint64_t first_lsn;
     uint32_t records_count;
-    uint32_t reserved;
-    uint64_t previous_hash;
+    uint32_t block;         /* where it stands in the file, in units of VEX_BLOCK_BYTES */
+    uint64_t previous_hash; /* end marks are not part of this chain */
     uint64_t durable_lsn;
     uint64_t file_number;
     uint64_t checksum; /* of everything, with this field 0, seeded with the file's nonce */
@@ -66,7 +71,10 @@ _Static_assert(sizeof(struct vex_record_header) == 8, "on disk");
 
 /* Computes and stores the checksum. */
 void vex_log_header_seal(struct vex_log_header *header);
-/* NULL, or what is wrong. */
+/* True if it is what a daemon of some version wrote: magic and checksum are right. */
+bool vex_log_header_is_whole(const struct vex_log_header *header);
+/* NULL, or what is wrong. Another version and another instance are told from damage by
+ * vex_log_header_is_whole. */
 const char *vex_log_header_fault(const struct vex_log_header *header, const uint8_t *uuid,
                                  uint64_t file_number);
 
@@ -74,7 +82,7 @@ const char *vex_log_header_fault(const struct vex_log_header *header, const uint
  * memory, zeroes the padding, and returns the total length. */
 size_t vex_batch_seal(struct vex_batch_header *header, size_t payload_bytes, uint64_t nonce);
 /* NULL if `bytes` bytes begin with a sound batch (checksum and record lengths included), else why
- * not. The caller checks the chain: first_lsn, previous_hash, file_number. */
+ * not. The caller checks the chain: first_lsn, previous_hash, file_number, block. */
 const char *vex_batch_fault(const uint8_t *data, size_t bytes, uint64_t nonce);
 
 /* Walks the records of a sound batch. */

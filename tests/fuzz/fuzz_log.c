@@ -36,7 +36,8 @@ enum {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const uint8_t uuid[VEX_LOG_UUID_BYTES] = "fuzzing instance";
-static const struct vex_log_options options = {uuid, 2 * VEX_BLOCK_BYTES, 4 * VEX_BLOCK_BYTES};
+static const struct vex_log_options options = {
+    uuid, 3 * VEX_BLOCK_BYTES, 5 * VEX_BLOCK_BYTES, {1, 0}};
 static struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
 
 /* ---- making files ---------------------------------------------------------------------------- */
@@ -68,6 +69,7 @@ static void seal_batches(uint8_t *file, size_t bytes, unsigned flags, struct cha
             header.first_lsn = chain->lsn;
             header.previous_hash = chain->hash;
             header.file_number = file_header.file_number;
+            header.block = (uint32_t)(at / VEX_BLOCK_BYTES);
             header.total_bytes = (uint32_t)total;
         }
         header.checksum = 0;
@@ -244,7 +246,7 @@ static void fuzz_recovery(struct vex_io *io)
     VEX_ASSERT(vex_io_memory_equals(io, after));
     vex_io_close(after);
     static const uint8_t body[24] = "a new record";
-    enum vex_status status = vex_log_room(log, sizeof(body), NULL);
+    enum vex_status status = vex_log_room(log, sizeof(body), false, NULL);
     VEX_ASSERT(status == VEX_OK);
     (void)vex_log_stage(log, 7, &(struct vex_log_piece){body, sizeof(body)}, 1);
     bool submitted = vex_log_commit(log);

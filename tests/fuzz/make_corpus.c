@@ -122,7 +122,7 @@ static void save_log(const char *name, unsigned flags, unsigned batches, uint64_
 {
     static const uint8_t uuid[VEX_LOG_UUID_BYTES] = "fuzzing instance";
     static const uint8_t body[16] = "body of a record";
-    const struct vex_log_options options = {uuid, file_bytes, file_bytes};
+    const struct vex_log_options options = {uuid, file_bytes, file_bytes, {0, 0}};
     struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
     struct vex_io *io = vex_io_memory_open();
     struct vex_log *log = NULL;
@@ -133,7 +133,7 @@ static void save_log(const char *name, unsigned flags, unsigned batches, uint64_
     VEX_ASSERT(status == VEX_OK);
     for (unsigned batch = 0; batch < batches; batch++) {
         for (unsigned record = 0; record <= batch % 3; record++) {
-            status = vex_log_room(log, sizeof(body), NULL);
+            status = vex_log_room(log, sizeof(body), false, NULL);
             VEX_ASSERT(status == VEX_OK);
             (void)vex_log_stage(log, 7, &(struct vex_log_piece){body, record ? 8 : 16}, 1);
         }

@@ -36,7 +36,7 @@ static struct vex_log_header sound_header(void)
         .first_lsn = 100,
         .previous_hash = 5,
         .nonce = NONCE,
-        .file_bytes = 8192,
+        .file_bytes = 3 * VEX_BLOCK_BYTES,
         .created_ms = 1700000000000u,
     };
     memcpy(header.uuid, uuid, sizeof(uuid));
@@ -91,7 +91,7 @@ static void a_header_of_another_version_is_told_from_damage(void **state)
 static void impossible_file_sizes_are_refused(void **state)
 {
     (void)state;
-    const uint64_t sizes[] = {0, 1, 4095, 4096, 8191, 8193, 12287, UINT64_MAX};
+    const uint64_t sizes[] = {0, 1, 4096, 8192, 12287, 12289, (uint64_t)1 << 45, UINT64_MAX};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         struct vex_log_header header = sound_header();
         header.file_bytes = sizes[i];
