@@ -124,12 +124,6 @@ static bool open_batch_needs_new_file(const struct vex_log *log)
     return offset_after_flight(log) + batch_bytes(log->open_bytes) > file_limit(log);
 }
 
-/* The smallest file that holds a batch of `bytes`. */
-static uint64_t file_bytes_for(uint64_t bytes)
-{
-    return VEX_BLOCK_BYTES + bytes + VEX_BLOCK_BYTES;
-}
-
 /* What is kept at the end of the current file for records that give space back, as long as no other
  * file is assured. A file that came out smaller than wanted, on a full disk, is kept whole. */
 static uint64_t left_bytes(const struct vex_log *log)
@@ -163,15 +157,22 @@ enum vex_status vex_log_room(struct vex_log *log, size_t body_bytes, bool small,
                                    "a record of %zu bytes is too large for the log", body_bytes);
     }
     uint64_t end = offset_after_flight(log) + bytes;
-    if (end <= file_limit(log) && (small || !uses_what_is_left(log, end))) {
-        return VEX_OK;
+    if (end <= file_limit(log)) {
+        if (small || !uses_what_is_left(log, end)) {
+            return VEX_OK;
+        }
+        /* Rather than waiting here, take it that the first attempt will succeed. */
+        log_prepare(log);
+        if (log_preparation_assured(log)) {
+            return VEX_OK;
+        }
     }
-    if (log->open_records && open_batch_needs_new_file(log) &&
-        !log_has_prepared(log, file_bytes_for(bytes))) {
+    uint64_t needed = log_file_bytes_for(log, bytes, small);
+    if (log->open_records && open_batch_needs_new_file(log) && !log_has_prepared(log, needed)) {
         /* What is staged relies on the file that is prepared: it is not given up for a larger one. */
         return VEX_ERR_BUSY;
     }
-    int failure = log_await_prepared(log, file_bytes_for(bytes), small);
+    int failure = log_await_prepared(log, needed, small);
     if (failure < 0) {
         return vex_error_os(error, vex_status_from_errno(-failure), -failure,
                             "no new log file could be prepared, the write was refused");
@@ -187,7 +188,7 @@ bool vex_log_rotate(struct vex_log *log)
     if (log->open_records && open_batch_needs_new_file(log)) {
         return false;
     }
-    uint64_t bytes = file_bytes_for(batch_bytes(log->open_bytes));
+    uint64_t bytes = log_file_bytes_for(log, batch_bytes(log->open_bytes), false);
     if (log_await_fresh(log, bytes) < 0) {
         return false;
     }
@@ -301,7 +302,7 @@ bool vex_log_watermark(struct vex_log *log, bool clean)
     }
     if (end > file_limit(log) &&
         (log_preparation_failed(log) ||
-         log_await_prepared(log, file_bytes_for(VEX_BLOCK_BYTES), false) < 0)) {
+         log_await_prepared(log, log_file_bytes_for(log, VEX_BLOCK_BYTES, true), true) < 0)) {
         return false;
     }
     return seal_and_submit(log, (uint16_t)(VEX_BATCH_WATERMARK | (clean ? VEX_BATCH_CLEAN : 0)));

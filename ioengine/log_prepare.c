@@ -308,11 +308,20 @@ bool log_preparation_failed(struct vex_log *log)
     return failed;
 }
 
+uint64_t log_file_bytes_for(const struct vex_log *log, uint64_t batch_bytes, bool small)
+{
+    uint64_t bytes = VEX_BLOCK_BYTES + batch_bytes + VEX_BLOCK_BYTES;
+    uint64_t usual = log->file_bytes_min < SMALLEST_BYTES ? log->file_bytes_min : SMALLEST_BYTES;
+    return !small && bytes < usual ? usual : bytes;
+}
+
 bool log_preparation_assured(struct vex_log *log)
 {
     struct log_files *files = &log->files;
+    uint64_t bytes = log_file_bytes_for(log, VEX_BLOCK_BYTES, false);
     (void)pthread_mutex_lock(&files->mutex);
-    bool assured = files->state == PREPARATION_READY || files->state == PREPARATION_RUNNING;
+    bool assured =
+        files->state == PREPARATION_RUNNING || is_ready_locked(files, bytes, false);
     (void)pthread_mutex_unlock(&files->mutex);
     return assured;
 }

@@ -197,7 +197,10 @@ int log_await_prepared(struct vex_log *log, uint64_t bytes, bool small);
 int log_await_fresh(struct vex_log *log, uint64_t bytes);
 /* The last attempt failed: the disk is full, and a watermark is not worth another one. */
 bool log_preparation_failed(struct vex_log *log);
-/* A file is ready or on its way. */
+/* The size of file that a batch needs: header, batch, end mark. Without `small` it is not one of those
+ * that are made on a full disk for records that give space back. */
+uint64_t log_file_bytes_for(const struct vex_log *log, uint64_t batch_bytes, bool small);
+/* A file that takes any small batch is ready, or one is on its way. */
 bool log_preparation_assured(struct vex_log *log);
 /* A file of at least `bytes` is ready. */
 bool log_has_prepared(struct vex_log *log, uint64_t bytes);
