@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -27,23 +28,46 @@
 #define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
 #define MAGIC 0x4d584556u
 #define FILE_BYTES (2u * VEX_BLOCK_BYTES)
+#define CHECKED_BYTES 4088u
 
 static uint64_t seed;
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
+static void seal_slot(uint8_t *at)
+{
+    uint64_t checksum = vex_hash64(at, CHECKED_BYTES, MAGIC);
+    memcpy(at + CHECKED_BYTES, &checksum, 8);
+}
+
+static void put_u64(uint8_t *at, size_t offset, uint64_t value)
+{
+    memcpy(at + offset, &value, sizeof(value));
+}
+
+/* With a log from file 4 on and two checkpoints, if there is more than one file. */
 static void put_slot(uint8_t *at, uint32_t version, uint64_t sequence, uint8_t uuid_byte)
 {
     const uint32_t magic = MAGIC;
-    const uint64_t created_ms = 1700000000000u + sequence;
+    const uint32_t checkpoints_count = 2;
     memset(at, 0, VEX_BLOCK_BYTES);
     memcpy(at, &magic, 4);
     memcpy(at + 4, &version, 4);
-    memcpy(at + 8, &sequence, 8);
+    put_u64(at, 8, sequence);
     memset(at + 16, uuid_byte, 16);
-    memcpy(at + 32, &created_ms, 8);
-    uint64_t checksum = vex_hash64(at, 40, MAGIC);
-    memcpy(at + 40, &checksum, 8);
+    put_u64(at, 32, 1700000000000u + sequence);
+    put_u64(at, 40, 4);   /* first log file */
+    put_u64(at, 48, 100); /* its records are above this LSN */
+    memcpy(at + 56, &checkpoints_count, 4);
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t *checkpoint = at + 64 + 40 * i;
+        put_u64(checkpoint, 0, 9 - i);        /* number */
+        put_u64(checkpoint, 8, 200 - 50 * i); /* LSN */
+        put_u64(checkpoint, 16, 6 - i);       /* log file */
+        put_u64(checkpoint, 24, 4096);
+        put_u64(checkpoint, 32, 0xabcdef);
+    }
+    seal_slot(at);
 }
 
 static enum vex_status decode(const uint8_t *data, size_t bytes, struct vex_manifest *out)
@@ -56,7 +80,7 @@ static enum vex_status decode(const uint8_t *data, size_t bytes, struct vex_mani
     memset(&before, 0x5a, sizeof(before));
     *out = before;
     struct vex_error error = {.status = VEX_OK};
-    enum vex_status status = vex_manifest_decode(out, exact, bytes, &error);
+    enum vex_status status = vex_manifest_decode(out, NULL, exact, bytes, &error);
     free(exact);
     assert_int_equal(error.status, status);
     if (status != VEX_OK) {
@@ -66,52 +90,99 @@ static enum vex_status decode(const uint8_t *data, size_t bytes, struct vex_mani
     return status;
 }
 
+/* A slot is where its sequence says. */
 static void the_newer_of_two_sound_slots_counts(void **state)
 {
     (void)state;
     uint8_t data[FILE_BYTES];
     struct vex_manifest manifest;
-    put_slot(data, 1, 8, 0xaa);
-    put_slot(data + VEX_BLOCK_BYTES, 1, 9, 0xbb);
+    put_slot(data, 2, 8, 0xaa);
+    put_slot(data + VEX_BLOCK_BYTES, 2, 9, 0xbb);
     assert_int_equal(decode(data, sizeof(data), &manifest), VEX_OK);
     assert_int_equal(manifest.sequence, 9);
     assert_int_equal(manifest.uuid[0], 0xbb);
     assert_int_equal(manifest.uuid[15], 0xbb);
     assert_int_equal(manifest.created_ms, 1700000000009u);
-    put_slot(data, 1, UINT64_MAX, 0xcc);
+    assert_int_equal(manifest.log_file, 4);
+    assert_int_equal(manifest.log_lsn, 100);
+    assert_int_equal(manifest.checkpoints_count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        const struct vex_manifest_checkpoint expected = {9 - i, 200 - 50 * i, 6 - i, 4096,
+                                                         0xabcdef};
+        assert_memory_equal(&manifest.checkpoints[i], &expected, sizeof(expected));
+    }
+    put_slot(data, 2, 10, 0xcc);
     assert_int_equal(decode(data, sizeof(data), &manifest), VEX_OK);
     assert_int_equal(manifest.uuid[0], 0xcc);
+    put_slot(data, 2, 11, 0xdd); /* would be the newest in its own place */
+    assert_int_equal(decode(data, sizeof(data), &manifest), VEX_OK);
+    assert_int_equal(manifest.uuid[0], 0xbb);
 }
 
+static void slots_are_equal_if_they_say_the_same(void **state)
+{
+    (void)state;
+    uint8_t data[FILE_BYTES];
+    struct vex_manifest manifest;
+    bool equal = false;
+    put_slot(data, 2, 8, 0xaa);
+    put_slot(data + VEX_BLOCK_BYTES, 2, 9, 0xaa);
+    put_u64(data, 32, 1700000000009u);
+    seal_slot(data);
+    assert_int_equal(vex_manifest_decode(&manifest, &equal, data, sizeof(data), NULL), VEX_OK);
+    assert_true(equal);
+    for (size_t offset = 16; offset < 56; offset += 8) {
+        put_slot(data, 2, 8, 0xaa);
+        put_u64(data, 32, 1700000000009u);
+        data[offset] ^= 1;
+        seal_slot(data);
+        assert_int_equal(vex_manifest_decode(&manifest, &equal, data, sizeof(data), NULL), VEX_OK);
+        assert_false(equal);
+    }
+    data[100] ^= 1; /* and one that is not sound */
+    assert_int_equal(vex_manifest_decode(&manifest, &equal, data, sizeof(data), NULL), VEX_OK);
+    assert_false(equal);
+}
+
+/* The whole block is covered, not only the bytes that mean something. */
 static void a_torn_slot_leaves_the_other_one(void **state)
 {
     (void)state;
     struct vex_random random = vex_random_seeded(seed);
+    uint8_t data[FILE_BYTES];
+    struct vex_manifest manifest;
     for (size_t torn = 0; torn < 2; torn++) {
-        for (size_t bit = 0; bit < 8 * 48; bit++) {
-            uint8_t data[FILE_BYTES];
-            struct vex_manifest manifest;
-            put_slot(data, 1, torn == 0 ? 9 : 8, 0xaa);
-            put_slot(data + VEX_BLOCK_BYTES, 1, torn == 0 ? 8 : 9, 0xbb);
-            data[torn * VEX_BLOCK_BYTES + bit / 8] ^= (uint8_t)(1u << bit % 8);
+        put_slot(data, 2, torn == 0 ? 10 : 8, 0xaa);
+        put_slot(data + VEX_BLOCK_BYTES, 2, 9, 0xbb);
+        for (size_t bit = 0; bit < 8 * VEX_BLOCK_BYTES; bit += bit < 8 * 160 ? 1 : 61) {
+            uint8_t *byte = data + torn * VEX_BLOCK_BYTES + bit / 8;
+            uint8_t mask = (uint8_t)(1u << bit % 8);
+            *byte ^= mask;
+            assert_non_null(vex_manifest_slot_fault(data + torn * VEX_BLOCK_BYTES, torn));
             assert_int_equal(decode(data, sizeof(data), &manifest), VEX_OK);
-            assert_int_equal(manifest.sequence, 8);
             assert_int_equal(manifest.uuid[0], torn == 0 ? 0xbb : 0xaa);
             /* Then the other one too. */
-            data[(1 - torn) * VEX_BLOCK_BYTES + vex_random_below(&random, 48)] ^= 0x10;
+            uint8_t *other =
+                data + (1 - torn) * VEX_BLOCK_BYTES + vex_random_below(&random, VEX_BLOCK_BYTES);
+            *other ^= 0x10;
             assert_int_equal(decode(data, sizeof(data), &manifest), VEX_ERR_CORRUPT);
+            *other ^= 0x10;
+            *byte ^= mask;
         }
     }
 }
 
+/* Also beside one of ours, which would take the instance back in time. */
 static void a_manifest_of_another_version_is_refused_as_such(void **state)
 {
     (void)state;
     uint8_t data[FILE_BYTES] = {0};
     struct vex_manifest manifest;
-    put_slot(data, 2, 1, 0xaa);
+    put_slot(data + VEX_BLOCK_BYTES, 3, 1, 0xaa);
     assert_int_equal(decode(data, sizeof(data), &manifest), VEX_ERR_VERSION);
-    put_slot(data + VEX_BLOCK_BYTES, 0, 2, 0xaa);
+    put_slot(data, 2, 2, 0xaa);
+    assert_int_equal(decode(data, sizeof(data), &manifest), VEX_ERR_VERSION);
+    put_slot(data, 0, 2, 0xaa);
     assert_int_equal(decode(data, sizeof(data), &manifest), VEX_ERR_VERSION);
 }
 
@@ -120,9 +191,9 @@ static void a_file_that_is_cut_has_the_slots_it_still_has(void **state)
     (void)state;
     uint8_t data[FILE_BYTES];
     struct vex_manifest manifest;
-    put_slot(data, 1, 8, 0xaa);
-    put_slot(data + VEX_BLOCK_BYTES, 1, 9, 0xbb);
-    const size_t lengths[] = {0, 1, 47, 48, 4095};
+    put_slot(data, 2, 8, 0xaa);
+    put_slot(data + VEX_BLOCK_BYTES, 2, 9, 0xbb);
+    const size_t lengths[] = {0, 1, 143, 4088, 4095};
     for (size_t i = 0; i < COUNT_OF(lengths); i++) {
         assert_int_equal(decode(data, lengths[i], &manifest), VEX_ERR_CORRUPT);
     }
@@ -130,6 +201,48 @@ static void a_file_that_is_cut_has_the_slots_it_still_has(void **state)
     for (size_t i = 0; i < COUNT_OF(one_slot); i++) {
         assert_int_equal(decode(data, one_slot[i], &manifest), VEX_OK);
         assert_int_equal(manifest.sequence, 8);
+    }
+}
+
+/* A right checksum makes no right content. */
+static void content_that_makes_no_sense_is_no_slot(void **state)
+{
+    (void)state;
+    const struct {
+        size_t offset;
+        uint64_t value;
+    } changes[] = {
+        {8, 0},
+        {8, UINT64_MAX},
+        {8, UINT64_MAX - 1},
+        {56, 3},
+        {56, UINT32_MAX},
+        {40, 6},
+        {48, 151},
+        {48, UINT64_MAX},
+        {64, 8},
+        {64, 7},
+        {64, UINT64_MAX},
+        {64 + 8, 149},
+        {64 + 16, 4},
+        {104, 0},
+        {104, 9},
+        {104 + 8, 99},
+        {104 + 8, UINT64_MAX},
+        {104 + 16, 3},
+        {104 + 16, 7},
+    };
+    for (size_t i = 0; i < COUNT_OF(changes); i++) {
+        uint8_t data[FILE_BYTES] = {0};
+        struct vex_manifest manifest;
+        put_slot(data, 2, 8, 0xaa);
+        assert_null(vex_manifest_slot_fault(data, 0));
+        put_u64(data, changes[i].offset, changes[i].value);
+        seal_slot(data);
+        if (decode(data, sizeof(data), &manifest) != VEX_ERR_CORRUPT) {
+            fail_msg("accepted: %llu at %zu", (unsigned long long)changes[i].value,
+                     changes[i].offset);
+        }
     }
 }
 
@@ -197,42 +310,48 @@ static void a_manifest_left_half_made_is_made_again(void **state)
     vex_io_close(io);
 }
 
-/* A fresh UUID would make all that is in the log another instance's. */
-static void log_files_without_a_manifest_are_no_new_instance(void **state)
+/* A fresh UUID would make all that is there another instance's. */
+static void files_of_an_instance_without_a_manifest_are_no_new_instance(void **state)
 {
     (void)state;
-    struct vex_io *io = vex_io_memory_open();
-    struct vex_manifest manifest;
-    struct vex_error error;
-    vex_io_memory_put(io, "log/00000001.log", "x", 1);
-    assert_int_equal(vex_manifest_open(io, &manifest, &error), VEX_ERR_CORRUPT);
-    assert_non_null(strstr(error.message, "MANIFEST"));
-    size_t bytes;
-    assert_null(vex_io_memory_bytes(io, "MANIFEST", &bytes));
-    /* What the log leaves when it is killed early is not a log file yet. */
-    (void)vex_io_memory_drop(io, "log/00000001.log");
-    vex_io_memory_put(io, "log/prepared", "x", 1);
-    assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
-    vex_io_close(io);
+    const char *const paths[] = {"log/00000001.log", "segments/0000000000000001.seg",
+                                 "checkpoints/0000000000000001.ckpt"};
+    for (size_t i = 0; i < COUNT_OF(paths); i++) {
+        struct vex_io *io = vex_io_memory_open();
+        struct vex_manifest manifest;
+        struct vex_error error;
+        vex_io_memory_put(io, paths[i], "x", 1);
+        assert_int_equal(vex_manifest_open(io, &manifest, &error), VEX_ERR_CORRUPT);
+        assert_non_null(strstr(error.message, "MANIFEST"));
+        size_t bytes;
+        assert_null(vex_io_memory_bytes(io, "MANIFEST", &bytes));
+        /* What is left by a start that was killed early is no file of an instance yet. */
+        (void)vex_io_memory_drop(io, paths[i]);
+        vex_io_memory_put(io, "log/prepared", "x", 1);
+        vex_io_memory_put(io, "segments/0000000000000001.seg.new", "x", 1);
+        assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
+        vex_io_close(io);
+    }
 }
 
-/* If it cannot be told whether there are log files, nothing is made. */
-static void a_log_that_cannot_be_listed_is_no_new_instance(void **state)
+/* If it cannot be told whether there are files, nothing is made. */
+static void a_directory_that_cannot_be_listed_is_no_new_instance(void **state)
 {
     (void)state;
     const int failures[] = {EIO, EACCES, EMFILE, ENOMEM};
     for (size_t i = 0; i < COUNT_OF(failures); i++) {
-        struct vex_io *inner = vex_io_memory_open();
-        vex_io_memory_put(inner, "log/00000001.log", "x", 1);
-        struct vex_io_fault_plan plan = {VEX_IO_LIST, 1, true, {failures[i], 0}, false};
-        struct vex_io *io = vex_io_fault_open(inner, vex_io_fault_planned, &plan);
-        struct vex_manifest manifest;
-        size_t bytes;
-        assert_int_not_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
-        assert_true(plan.happened);
-        assert_null(vex_io_memory_bytes(inner, "MANIFEST", &bytes));
-        vex_io_close(io);
-        vex_io_close(inner);
+        for (uint64_t nth = 1; nth <= 3; nth++) {
+            struct vex_io *inner = vex_io_memory_open();
+            struct vex_io_fault_plan plan = {VEX_IO_LIST, nth, true, {failures[i], 0}, false};
+            struct vex_io *io = vex_io_fault_open(inner, vex_io_fault_planned, &plan);
+            struct vex_manifest manifest;
+            size_t bytes;
+            assert_int_not_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
+            assert_true(plan.happened);
+            assert_null(vex_io_memory_bytes(inner, "MANIFEST", &bytes));
+            vex_io_close(io);
+            vex_io_close(inner);
+        }
     }
 }
 
@@ -266,7 +385,8 @@ static void any_failing_call_is_an_error_that_the_next_start_survives(void **sta
                 struct vex_manifest first;
                 struct vex_error error = {.status = VEX_OK};
                 enum vex_status status = vex_manifest_open(io, &first, &error);
-                if (plan.happened) {
+                bool is_parent = call == VEX_IO_SYNC_DIRECTORY && nth == 2;
+                if (plan.happened && !is_parent) {
                     assert_int_equal(status,
                                      decisions[i].error == ENOSPC ? VEX_ERR_NO_SPACE : VEX_ERR_IO);
                     assert_int_equal(error.os_errno, decisions[i].error);
@@ -286,6 +406,95 @@ static void any_failing_call_is_an_error_that_the_next_start_survives(void **sta
             }
         }
     }
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static struct vex_manifest with_checkpoint(const struct vex_manifest *manifest)
+{
+    struct vex_manifest next = *manifest;
+    next.log_file = 1;
+    next.checkpoints_count = 1;
+    next.checkpoints[0] = (struct vex_manifest_checkpoint){1, 77, 2, 4096, 5};
+    return next;
+}
+
+static bool same_content(const struct vex_manifest *left, struct vex_manifest right)
+{
+    right.sequence = left->sequence;
+    return memcmp(left, &right, sizeof(right)) == 0;
+}
+
+/* So that damage to one slot, later, takes nothing back. */
+static void a_write_puts_the_same_into_both_slots(void **state)
+{
+    (void)state;
+    struct vex_io *io = vex_io_memory_open();
+    struct vex_manifest made;
+    assert_int_equal(vex_manifest_open(io, &made, NULL), VEX_OK);
+    struct vex_manifest written = with_checkpoint(&made);
+    assert_int_equal(vex_manifest_write(io, &written, NULL), VEX_OK);
+    assert_int_equal(written.sequence, made.sequence + 2);
+    for (size_t slot = 0; slot < 2; slot++) {
+        struct vex_io *copy = vex_io_memory_clone(io);
+        size_t bytes;
+        uint8_t *file = vex_io_memory_bytes(copy, "MANIFEST", &bytes);
+        assert_int_equal(bytes, FILE_BYTES);
+        assert_null(vex_manifest_slot_fault(file, 0));
+        assert_null(vex_manifest_slot_fault(file + VEX_BLOCK_BYTES, 1));
+        file[slot * VEX_BLOCK_BYTES + 70] ^= 4;
+        struct vex_manifest found;
+        bool equal = true;
+        assert_int_equal(vex_manifest_open(copy, &found, NULL), VEX_OK);
+        assert_true(same_content(&written, found));
+        /* Opening has mended it. */
+        file = vex_io_memory_bytes(copy, "MANIFEST", &bytes);
+        assert_int_equal(vex_manifest_decode(&found, &equal, file, bytes, NULL), VEX_OK);
+        assert_true(equal);
+        assert_true(same_content(&written, found));
+        vex_io_close(copy);
+    }
+    vex_io_close(io);
+}
+
+/* Whatever fails, and however much of it was written: old or new, and a second start finds the same. */
+static void a_failing_write_leaves_the_old_or_the_new_content(void **state)
+{
+    (void)state;
+    const size_t some_bytes[] = {0, 512, VEX_BLOCK_BYTES, SIZE_MAX};
+    struct vex_io *base = vex_io_memory_open();
+    struct vex_manifest made;
+    assert_int_equal(vex_manifest_open(base, &made, NULL), VEX_OK);
+    bool seen_old = false;
+    bool seen_new = false;
+    for (int call = 0; call < VEX_IO_CALLS_COUNT; call++) {
+        for (uint64_t nth = 1; nth <= 2; nth++) {
+            for (size_t i = 0; i < COUNT_OF(some_bytes); i++) {
+                struct vex_io *inner = vex_io_memory_clone(base);
+                struct vex_io_fault_plan plan = {
+                    (enum vex_io_call)call, nth, false, {EIO, some_bytes[i]}, false};
+                struct vex_io *io = vex_io_fault_open(inner, vex_io_fault_planned, &plan);
+                struct vex_manifest written = with_checkpoint(&made);
+                enum vex_status status = vex_manifest_write(io, &written, NULL);
+                assert_int_equal(status, plan.happened ? VEX_ERR_IO : VEX_OK);
+                struct vex_manifest found;
+                struct vex_manifest again;
+                assert_int_equal(vex_manifest_open(inner, &found, NULL), VEX_OK);
+                assert_int_equal(vex_manifest_open(inner, &again, NULL), VEX_OK);
+                assert_memory_equal(&found, &again, sizeof(found));
+                bool is_new = same_content(&written, found);
+                assert_true(is_new || same_content(&made, found));
+                assert_true(is_new || status != VEX_OK);
+                seen_old = seen_old || !is_new;
+                seen_new = seen_new || (is_new && status != VEX_OK);
+                vex_io_close(io);
+                vex_io_close(inner);
+            }
+        }
+    }
+    assert_true(seen_old);
+    assert_true(seen_new);
+    vex_io_close(base);
 }
 
 /* ---- on a real disk -------------------------------------------------------------------------- */
@@ -311,6 +520,13 @@ static void a_real_directory_keeps_its_instance(void **state)
     assert_int_equal(faccessat(directory->fd, "MANIFEST.new", F_OK, 0), -1);
 }
 
+static off_t file_bytes(int directory_fd, const char *path)
+{
+    struct stat info;
+    assert_int_equal(fstatat(directory_fd, path, &info, 0), 0);
+    return info.st_size;
+}
+
 /* Direct reading ends at a block; a file need not. */
 static void a_manifest_cut_at_any_length_is_damaged_or_still_sound(void **state)
 {
@@ -333,6 +549,9 @@ static void a_manifest_cut_at_any_length_is_damaged_or_still_sound(void **state)
         }
         if (status == VEX_OK) {
             assert_memory_equal(found.uuid, made.uuid, sizeof(made.uuid));
+        }
+        if (status == VEX_OK) { /* and is whole again */
+            assert_int_equal(file_bytes(directory->fd, "MANIFEST"), FILE_BYTES);
         }
     }
 }
@@ -358,16 +577,20 @@ int main(void)
     seed = vex_random_announce("test_ioengine_manifest");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_newer_of_two_sound_slots_counts),
+        cmocka_unit_test(slots_are_equal_if_they_say_the_same),
         cmocka_unit_test(a_torn_slot_leaves_the_other_one),
         cmocka_unit_test(a_manifest_of_another_version_is_refused_as_such),
         cmocka_unit_test(a_file_that_is_cut_has_the_slots_it_still_has),
+        cmocka_unit_test(content_that_makes_no_sense_is_no_slot),
         cmocka_unit_test(noise_is_no_manifest),
         cmocka_unit_test(an_instance_is_made_once_and_then_found),
         cmocka_unit_test(a_manifest_left_half_made_is_made_again),
-        cmocka_unit_test(log_files_without_a_manifest_are_no_new_instance),
-        cmocka_unit_test(a_log_that_cannot_be_listed_is_no_new_instance),
+        cmocka_unit_test(files_of_an_instance_without_a_manifest_are_no_new_instance),
+        cmocka_unit_test(a_directory_that_cannot_be_listed_is_no_new_instance),
         cmocka_unit_test(a_missing_log_directory_is_a_new_instance),
         cmocka_unit_test(any_failing_call_is_an_error_that_the_next_start_survives),
+        cmocka_unit_test(a_write_puts_the_same_into_both_slots),
+        cmocka_unit_test(a_failing_write_leaves_the_old_or_the_new_content),
         ON_DISK(a_real_directory_keeps_its_instance),
         ON_DISK(a_manifest_cut_at_any_length_is_damaged_or_still_sound),
     };
