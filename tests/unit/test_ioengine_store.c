@@ -211,7 +211,7 @@ static void append(struct instance *instance, unsigned count)
     struct vex_log *log = vex_store_log(instance->store);
     for (unsigned i = 0; i < count; i++) {
         uint64_t body = vex_mix64(vex_log_next_lsn(log));
-        assert_int_equal(vex_log_room(log, sizeof(body), NULL), VEX_OK);
+        assert_int_equal(vex_log_room(log, sizeof(body), false, NULL), VEX_OK);
         (void)vex_log_stage(log, 7, &(struct vex_log_piece){&body, sizeof(body)}, 1);
         assert_true(vex_log_commit(log));
         assert_true(vex_log_poll(log, true));
