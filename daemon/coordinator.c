@@ -5,16 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/panic.h"
+#include "daemon/checkpoint.h"
 #include "daemon/publisher.h"
 #include "daemon/registry.h"
 #include "daemon/trace.h"
+#include "daemon/upkeep.h"
 #include "index/kernels.h"
-#include "ioengine/manifest.h"
+#include "ioengine/store.h"
 
 /* Registered with the ring: covers nearly every batch, within a small RLIMIT_MEMLOCK. */
 #define REGISTERED_BYTES (1u << 20)
+/* Enough for a checkpoint's tails and a small merge. */
+#define RESERVE_BYTES (16u << 20)
 
 /* Scratch for one batch: ids met so far, with a number each. */
 struct id_map {
@@ -27,12 +32,17 @@ struct id_map {
 struct vex_coordinator {
     struct vex_io *io;
     struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
-    struct vex_manifest manifest;
     uint8_t key[VEX_UUID_BYTES]; /* of the shared memory's names */
     struct vex_publisher *publisher;
     struct vex_registry *registry;
-    struct vex_log *log;
-    struct vex_log_recovery recovery;
+    struct vex_store *store;
+    struct vex_log *log; /* the store's */
+    struct vex_upkeep *upkeep;
+    struct vex_store_recovery recovery;
+    uint64_t recovery_us;
+    uint64_t record_bytes_at_start;
+    bool quarantine;      /* serve the rest if a collection's files are damaged */
+    uint32_t quarantined; /* collections */
     struct id_map seen;
     struct vex_buffer payload_sizes; /* scratch: u32 per item of one batch */
     bool failed;                     /* the log's failure has been announced */
@@ -314,10 +324,14 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
         return vex_error_set(error, VEX_ERR_GONE, "collection number %u does not exist (any more)",
                              write.head.collection_id);
     }
+    if (collection->quarantined) {
+        return vex_error_set(error, VEX_ERR_CORRUPT,
+                             "collection %s is quarantined: its segment files are damaged",
+                             collection->facts.name);
+    }
     status = check_write(coordinator, collection, &write, error);
     if (status == VEX_OK) {
-        bool gives_back = write.head.kind == VEX_WRITE_DELETE;
-        status = vex_log_room(coordinator->log, bytes, gives_back, error);
+        status = vex_log_room(coordinator->log, bytes, write.head.kind == VEX_WRITE_DELETE, error);
     }
     if (status == VEX_OK) {
         status = reserve_rows(coordinator, collection, &write, error);
@@ -486,6 +500,9 @@ static enum vex_status replay_write(struct vex_coordinator *coordinator, uint64_
     if (!collection || (write.head.dim != 0 && write.head.dim != collection->facts.dim)) {
         return unsuitable(error, "write to a collection that does not exist or has another dim");
     }
+    if (collection->quarantined) {
+        return VEX_OK; /* stays in the log: no checkpoint is written meanwhile */
+    }
     status = reserve_rows(coordinator, collection, &write, error);
     if (status == VEX_OK && !apply_write(coordinator, collection, &write, lsn)) {
         status = unsuitable(error, "insert of a taken id, or change of a missing one");
@@ -509,18 +526,38 @@ static enum vex_status replay(void *context, uint64_t lsn, uint16_t type, const 
     }
 }
 
-/* ---- life ------------------------------------------------------------------------------------ */
-
-/* Without checkpoints the log begins with its first file, unless that has not been made yet. */
-static struct vex_log_start log_start(struct vex_io *io)
+/* The store calls it with the newest checkpoint, and again with the older one if that is of no use. */
+static enum vex_status restore(void *context, struct vex_store *store, uint64_t lsn,
+                               const uint8_t *body, size_t bytes, struct vex_error *error)
 {
-    struct vex_file file;
-    int result = io->ops->open_file(io, VEX_LOG_DIRECTORY "/00000001.log", VEX_FILE_READ, &file);
-    if (result == 0) {
-        io->ops->close_file(io, &file);
+    struct vex_coordinator *coordinator = context;
+    vex_registry_close(coordinator->registry);
+    vex_publisher_close(coordinator->publisher);
+    coordinator->registry = NULL;
+    coordinator->publisher = NULL;
+    int failure = vex_region_key(coordinator->key, vex_store_uuid(store), ".");
+    if (failure) {
+        return vex_error_os(error, VEX_ERR_IO, failure, "look at the directory");
     }
-    return (struct vex_log_start){result == -ENOENT ? 0 : 1, 0};
+    enum vex_status status = vex_publisher_open(coordinator->key, &coordinator->publisher, error);
+    if (status == VEX_OK) {
+        status = vex_registry_open(coordinator->publisher, &coordinator->registry, error);
+    }
+    if (status != VEX_OK || !body) {
+        return status;
+    }
+    struct vex_checkpoint_restore job = {
+        .key = coordinator->key,
+        .publisher = coordinator->publisher,
+        .registry = coordinator->registry,
+        .quarantine = coordinator->quarantine,
+    };
+    status = vex_checkpoint_restore(&job, store, lsn, body, bytes, error);
+    coordinator->quarantined = job.quarantined;
+    return status;
 }
+
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static enum vex_status open_parts(struct vex_coordinator *coordinator, int directory_fd,
                                   const struct vex_coordinator_options *options,
@@ -549,24 +586,19 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
     if (note[0]) {
         vex_trace("%s", note);
     }
-    status = vex_manifest_open(coordinator->io, &coordinator->manifest, error);
+    const struct vex_store_options store_options = {
+        .log_file_bytes_min = options->log_file_bytes_min,
+        .log_file_bytes_max = options->log_file_bytes_max,
+        .reserve_bytes = RESERVE_BYTES,
+    };
+    const struct vex_store_state state = {coordinator, restore, replay};
+    status = vex_store_open(coordinator->io, coordinator->buffers, &store_options, &state,
+                            &coordinator->store, &coordinator->recovery, error);
     if (status == VEX_OK) {
-        int failure = vex_region_key(coordinator->key, coordinator->manifest.uuid, ".");
-        status = failure ? vex_error_os(error, VEX_ERR_IO, failure, "look at the directory")
-                         : vex_publisher_open(coordinator->key, &coordinator->publisher, error);
-    }
-    if (status == VEX_OK) {
-        status = vex_registry_open(coordinator->publisher, &coordinator->registry, error);
-    }
-    if (status == VEX_OK) {
-        const struct vex_log_options log_options = {
-            .uuid = coordinator->manifest.uuid,
-            .file_bytes_min = options->log_file_bytes_min,
-            .file_bytes_max = options->log_file_bytes_max,
-            .start = log_start(coordinator->io),
-        };
-        status = vex_log_open(coordinator->io, coordinator->buffers, &log_options, replay,
-                              coordinator, &coordinator->log, &coordinator->recovery, error);
+        coordinator->log = vex_store_log(coordinator->store);
+        status =
+            vex_upkeep_open(coordinator->key, options->checkpoint_bytes, coordinator->publisher,
+                            coordinator->registry, coordinator->store, &coordinator->upkeep, error);
     }
     return status;
 }
@@ -581,13 +613,20 @@ enum vex_status vex_coordinator_open(int directory_fd,
     if (!coordinator) {
         return vex_error_set(error, VEX_ERR_NOMEM, "coordinator: out of memory");
     }
+    uint64_t started_ns = vex_clock_ns();
+    coordinator->quarantine = options->quarantine;
     enum vex_status status = open_parts(coordinator, directory_fd, options, error);
     if (status != VEX_OK) {
         vex_coordinator_close(coordinator);
         return status;
     }
+    vex_upkeep_set_quarantine(coordinator->upkeep, coordinator->quarantined > 0);
     vex_registry_capture(coordinator->registry);
-    vex_registry_apply(coordinator->registry, coordinator->recovery.last_lsn);
+    vex_registry_apply(coordinator->registry, coordinator->recovery.log.last_lsn);
+    struct vex_log_counters counters;
+    vex_log_get_counters(coordinator->log, &counters);
+    coordinator->record_bytes_at_start = counters.record_bytes;
+    coordinator->recovery_us = (vex_clock_ns() - started_ns) / 1000u;
     vex_coordinator_beat(coordinator);
     vex_control_ready(vex_publisher_region(coordinator->publisher));
     status = vex_publisher_announce(coordinator->publisher, error);
@@ -609,11 +648,15 @@ void vex_coordinator_close(struct vex_coordinator *coordinator)
             (void)vex_coordinator_commit(coordinator);
             (void)vex_coordinator_poll(coordinator, true);
         }
+        if (coordinator->upkeep) {
+            vex_upkeep_last_checkpoint(coordinator->upkeep);
+        }
         if (vex_log_watermark(coordinator->log, true)) {
             (void)vex_log_poll(coordinator->log, true);
         }
     }
-    vex_log_close(coordinator->log);
+    vex_upkeep_close(coordinator->upkeep);
+    vex_store_close(coordinator->store);
     vex_registry_close(coordinator->registry);
     vex_publisher_close(coordinator->publisher);
     vex_io_close(coordinator->io);
@@ -625,7 +668,7 @@ void vex_coordinator_close(struct vex_coordinator *coordinator)
 
 const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator)
 {
-    return coordinator->manifest.uuid;
+    return vex_store_uuid(coordinator->store);
 }
 
 const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator)
@@ -657,7 +700,9 @@ bool vex_coordinator_commit(struct vex_coordinator *coordinator)
         return false;
     }
     vex_registry_capture(coordinator->registry);
-    return vex_log_commit(log);
+    bool submitted = vex_log_commit(log);
+    vex_upkeep_at_rest(coordinator->upkeep);
+    return submitted;
 }
 
 /* From here on nothing is written any more; what was staged stays invisible. */
@@ -731,9 +776,50 @@ bool vex_coordinator_has_retired(const struct vex_coordinator *coordinator)
 
 void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldest_pinned)
 {
-    vex_publisher_reclaim(coordinator->publisher, oldest_pinned, vex_registry_reuse_slot,
-                          coordinator->registry);
+    /* No worker during the replay. */
+    uint64_t oldest =
+        coordinator->upkeep ? vex_upkeep_oldest_pinned(coordinator->upkeep) : UINT64_MAX;
+    vex_publisher_reclaim(coordinator->publisher, oldest < oldest_pinned ? oldest : oldest_pinned,
+                          vex_registry_reuse_slot, coordinator->registry);
 }
+
+/* ---- upkeep ---------------------------------------------------------------------------------- */
+
+int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator)
+{
+    return vex_upkeep_event_fd(coordinator->upkeep);
+}
+
+void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms)
+{
+    bool idle = vex_coordinator_idle(coordinator);
+    vex_upkeep_turn(coordinator->upkeep, now_ms, !idle);
+    if (!vex_coordinator_idle(coordinator) || vex_log_failure(coordinator->log)) {
+        return; /* what a merge changed is published with the next batch */
+    }
+    if (vex_registry_is_dirty(coordinator->registry)) {
+        vex_registry_capture(coordinator->registry);
+        vex_registry_apply(coordinator->registry, vex_log_durable_lsn(coordinator->log));
+    }
+    vex_upkeep_at_rest(coordinator->upkeep);
+    vex_upkeep_turn(coordinator->upkeep, now_ms, false);
+}
+
+enum vex_status vex_coordinator_request(struct vex_coordinator *coordinator,
+                                        const struct vex_upkeep_body *body, uint64_t *out_ticket,
+                                        struct vex_error *error)
+{
+    enum vex_status status = check_log(coordinator, error);
+    return status == VEX_OK ? vex_upkeep_request(coordinator->upkeep, body, out_ticket, error)
+                            : status;
+}
+
+bool vex_coordinator_take_answer(struct vex_coordinator *coordinator, struct vex_upkeep_answer *out)
+{
+    return vex_upkeep_take_answer(coordinator->upkeep, out);
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
 
 void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out)
 {
@@ -751,6 +837,26 @@ void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex
     out->log_file_bytes = counters.file_bytes;
     out->commits = counters.commits;
     out->records = counters.records;
-    out->replayed = coordinator->recovery.records;
-    out->torn_tails = coordinator->recovery.torn_tails;
+    out->replayed = coordinator->recovery.log.records;
+    out->torn_tails = coordinator->recovery.log.torn_tails;
+    out->recovery_us = coordinator->recovery_us;
+    struct vex_store_counters store;
+    vex_store_get_counters(coordinator->store, &store);
+    out->checkpoint_lsn = store.checkpoint_lsn;
+    out->segment_files = store.segments;
+    out->segment_bytes = store.segment_bytes;
+    out->reserve_bytes = store.reserve_bytes;
+    out->ingested_bytes = counters.record_bytes - coordinator->record_bytes_at_start;
+    out->written_bytes = counters.batch_bytes + counters.zeroed_bytes + store.written_bytes;
+    out->live_bytes = vex_registry_live_bytes(coordinator->registry);
+    out->quarantined = coordinator->quarantined;
+    struct vex_upkeep_counters upkeep;
+    vex_upkeep_get_counters(coordinator->upkeep, &upkeep);
+    out->checkpoints = upkeep.checkpoints;
+    out->checkpoint_failures = upkeep.checkpoint_failures;
+    out->merges = upkeep.merges;
+    out->merge_failures = upkeep.merge_failures;
+    out->merged_bytes = upkeep.merged_bytes;
+    out->upkeep_running = upkeep.running;
+    memcpy(out->upkeep_error, upkeep.last_error, sizeof(out->upkeep_error));
 }

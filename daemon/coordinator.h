@@ -19,7 +19,7 @@
 
 #include <vex/status.h>
 
-#include "ioengine/log.h"
+#include "daemon/upkeep.h"
 #include "shm/wire.h"
 
 struct vex_coordinator;
@@ -29,10 +29,12 @@ struct vex_coordinator_options {
     const int *lock_fd;     /* the instance's lock, see vex_io_ops.hold_lock; NULL = none */
     uint64_t log_file_bytes_min;
     uint64_t log_file_bytes_max;
+    uint64_t checkpoint_bytes; /* of log that are worth one; 0 = by the amount of data */
+    bool quarantine;           /* start without the collections whose segment files are damaged */
 };
 
-/* Opens or makes the instance in `directory_fd`, which is the working directory, replays its log and
- * publishes the first generation. The control region is ready for clients afterwards. */
+/* Opens or makes the instance in `directory_fd`, which is the working directory, loads its checkpoint,
+ * replays the log behind it and publishes the first generation. The control region is ready for clients afterwards. */
 enum vex_status vex_coordinator_open(int directory_fd,
                                      const struct vex_coordinator_options *options,
                                      struct vex_coordinator **out_coordinator,
@@ -85,6 +87,16 @@ int vex_coordinator_failure(const struct vex_coordinator *coordinator);
 uint64_t vex_coordinator_generation(const struct vex_coordinator *coordinator);
 bool vex_coordinator_has_retired(const struct vex_coordinator *coordinator);
 void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldest_pinned);
+/* Background work: checkpoints, merges, requests. Call in every turn of the loop; the descriptor is readable when
+ * there is news. */
+int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator);
+void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms);
+/* As in upkeep.h. */
+enum vex_status vex_coordinator_request(struct vex_coordinator *coordinator,
+                                        const struct vex_upkeep_body *body, uint64_t *out_ticket,
+                                        struct vex_error *error);
+bool vex_coordinator_take_answer(struct vex_coordinator *coordinator,
+                                 struct vex_upkeep_answer *out);
 /* Fills what it knows; clients, embedded, pid and uptime are the caller's. */
 void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out);
 

@@ -39,21 +39,25 @@ struct options {
 
 static void print_help(void)
 {
-    printf("usage: vexd --dir DIR [options]\n"
-           "\n"
-           "Serves the VexDB instance in DIR, creating it if there is none: the only process that\n"
-           "changes it. Stop it with SIGTERM, SIGINT or 'vexctl -d DIR stop'.\n"
-           "\n"
-           "  --dir DIR              the instance's directory\n"
-           "  --io uring|sync        I/O backend; default: uring, or sync where it is refused\n"
-           "                         (the environment variable VEX_IO does the same)\n"
-           "  --embedded             end when no client has been connected for the idle time-out\n"
-           "  --idle-timeout-ms N    that time-out; default 10000\n"
-           "  --log-file-mib N       largest log file; default 64\n"
-           "  --ready-fd N           write one line there: 'ready', or 'error STATUS MESSAGE'\n"
-           "  --version, --help\n"
-           "\n"
-           "exit codes: 0 stopped in order, 1 failed, 2 usage, 3 another vexd serves DIR\n");
+    printf(
+        "usage: vexd --dir DIR [options]\n"
+        "\n"
+        "Serves the VexDB instance in DIR, creating it if there is none: the only process that\n"
+        "changes it. Stop it with SIGTERM, SIGINT or 'vexctl -d DIR stop'.\n"
+        "\n"
+        "  --dir DIR              the instance's directory\n"
+        "  --io uring|sync        I/O backend; default: uring, or sync where it is refused\n"
+        "                         (the environment variable VEX_IO does the same)\n"
+        "  --embedded             end when no client has been connected for the idle time-out\n"
+        "  --idle-timeout-ms N    that time-out; default 10000\n"
+        "  --log-file-mib N       largest log file; default 64\n"
+        "  --checkpoint-mib N     write a checkpoint after so much log; default: a quarter of the\n"
+        "                         data, 32 to 256\n"
+        "  --quarantine           start without the collections whose segment files are damaged\n"
+        "  --ready-fd N           write one line there: 'ready', or 'error STATUS MESSAGE'\n"
+        "  --version, --help\n"
+        "\n"
+        "exit codes: 0 stopped in order, 1 failed, 2 usage, 3 another vexd serves DIR\n");
 }
 
 static bool parse_number(const char *text, unsigned long least, unsigned long most,
@@ -72,13 +76,26 @@ static bool parse_number(const char *text, unsigned long least, unsigned long mo
 /* -1 = go on, else the exit code. */
 static int parse_options(int count, char **words, struct options *out)
 {
-    enum { DIRECTORY = 256, IO, EMBEDDED, IDLE, LOG_FILE, READY, VERSION, HELP };
+    enum {
+        DIRECTORY = 256,
+        IO,
+        EMBEDDED,
+        IDLE,
+        LOG_FILE,
+        CHECKPOINT,
+        QUARANTINE,
+        READY,
+        VERSION,
+        HELP
+    };
     static const struct option known[] = {
         {"dir", required_argument, NULL, DIRECTORY},
         {"io", required_argument, NULL, IO},
         {"embedded", no_argument, NULL, EMBEDDED},
         {"idle-timeout-ms", required_argument, NULL, IDLE},
         {"log-file-mib", required_argument, NULL, LOG_FILE},
+        {"checkpoint-mib", required_argument, NULL, CHECKPOINT},
+        {"quarantine", no_argument, NULL, QUARANTINE},
         {"ready-fd", required_argument, NULL, READY},
         {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, HELP},
@@ -111,6 +128,16 @@ static int parse_options(int count, char **words, struct options *out)
                 return EXIT_USAGE;
             }
             out->coordinator.log_file_bytes_max = (uint64_t)number << 20;
+            break;
+        case CHECKPOINT:
+            if (!parse_number(optarg, 1, 65536, &number)) {
+                fprintf(stderr, "vexd: --checkpoint-mib: '%s' is not within 1 to 65536\n", optarg);
+                return EXIT_USAGE;
+            }
+            out->coordinator.checkpoint_bytes = (uint64_t)number << 20;
+            break;
+        case QUARANTINE:
+            out->coordinator.quarantine = true;
             break;
         case READY:
             if (!parse_number(optarg, 0, 1u << 20, &number)) {

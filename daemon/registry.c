@@ -466,9 +466,10 @@ void vex_registry_seal(struct vex_registry *registry)
 {
     for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         struct vex_live_collection *collection = vex_registry_at(registry, slot);
-        if (collection && collection->homes_count) {
-            struct vex_home *tail = collection->homes[collection->homes_count - 1];
-            tail->sealed = tail->sealed || tail->writer.rows > 0;
+        /* All but the tail are full already. */
+        for (uint32_t i = 0; collection && i < collection->homes_count; i++) {
+            collection->homes[i]->sealed = true;
+            VEX_ASSERT(collection->homes[i]->writer.rows > 0);
         }
     }
 }

@@ -98,7 +98,7 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
                                struct vex_live_collection *collection, struct vex_location location,
                                uint64_t lsn);
 
-/* Seals every tail that has rows: the next row goes to a new segment. */
+/* Seals every segment: the next row goes to a new one. */
 void vex_registry_seal(struct vex_registry *registry);
 /* Gives the unused memory of a sealed segment back in the books, after vex_home_trim. `collection` is NULL
  * if it has been dropped meanwhile. */

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -43,6 +44,13 @@ struct due {
     struct vex_error *refusal; /* owned; NULL = an acknowledgement */
 };
 
+/* A request for upkeep whose work goes on in the background. */
+struct errand {
+    struct vex_session *session;
+    uint64_t request;
+    uint64_t ticket;
+};
+
 struct vex_server {
     struct vex_coordinator *coordinator;
     struct vex_server_options options;
@@ -54,7 +62,8 @@ struct vex_server {
     bool stopping;
     struct vex_session *sessions;
     uint32_t sessions_count;
-    struct vex_buffer dues; /* struct due each, by LSN */
+    struct vex_buffer dues;    /* struct due each, by LSN */
+    struct vex_buffer errands; /* struct errand each */
     uint64_t started_ms;
     uint64_t idle_since_ms;
     uint64_t quiet_since_ms; /* nothing to commit since */
@@ -312,6 +321,30 @@ static bool mutate(struct vex_server *server, struct vex_session *session,
     return true;
 }
 
+static void upkeep(struct vex_server *server, struct vex_session *session,
+                   const struct vex_frame_head *head, const uint8_t *body)
+{
+    struct vex_error error = {0};
+    struct vex_upkeep_body ask;
+    struct errand errand = {.session = session, .request = head->request};
+    enum vex_status status = VEX_OK;
+    if (head->body_bytes != sizeof(ask)) {
+        status =
+            vex_error_set(&error, VEX_ERR_PROTOCOL, "upkeep: a body of %zu bytes", sizeof(ask));
+    } else if (!vex_buffer_reserve(&server->errands, sizeof(errand))) {
+        status = vex_error_set(&error, VEX_ERR_NOMEM, "out of memory");
+    } else {
+        memcpy(&ask, body, sizeof(ask));
+        status = vex_coordinator_request(server->coordinator, &ask, &errand.ticket, &error);
+    }
+    if (status != VEX_OK) {
+        refuse(server, session, head, &error);
+        return;
+    }
+    session->due++;
+    (void)vex_buffer_append(&server->errands, &errand, sizeof(errand));
+}
+
 /* False if the frame must wait for the next commit. */
 static bool handle_frame(struct vex_server *server, struct vex_session *session,
                          const struct vex_frame_head *head, const uint8_t *body)
@@ -331,6 +364,9 @@ static bool handle_frame(struct vex_server *server, struct vex_session *session,
         return true;
     case VEX_OP_STATS:
         stats(server, session, head);
+        return true;
+    case VEX_OP_UPKEEP:
+        upkeep(server, session, head, body);
         return true;
     case VEX_OP_SHUTDOWN:
         vex_trace("shutdown asked for by process %u", session->pid);
@@ -462,6 +498,35 @@ static void send_acknowledgements(struct vex_server *server)
     vex_buffer_consume(&server->dues, done * sizeof(*dues));
 }
 
+static void send_answers(struct vex_server *server)
+{
+    struct vex_upkeep_answer answer;
+    while (vex_coordinator_take_answer(server->coordinator, &answer)) {
+        struct errand *errands = (struct errand *)(void *)server->errands.data;
+        size_t count = server->errands.bytes / sizeof(*errands);
+        size_t at = 0;
+        while (at < count && errands[at].ticket != answer.ticket) {
+            at++;
+        }
+        VEX_ASSERT(at < count);
+        struct errand errand = errands[at];
+        errands[at] = errands[count - 1];
+        server->errands.bytes -= sizeof(errand);
+        errand.session->due--;
+        if (errand.session->fd < 0) {
+            continue;
+        }
+        bool sent = answer.status == VEX_OK
+                        ? vex_session_reply(errand.session, VEX_OP_UPKEEP, errand.request, VEX_OK,
+                                            &answer.done, sizeof(answer.done))
+                        : vex_session_reply_error(errand.session, VEX_OP_UPKEEP, errand.request,
+                                                  &answer.error);
+        if (!sent) {
+            drop_session(server, errand.session);
+        }
+    }
+}
+
 static void flush_and_sweep(struct vex_server *server)
 {
     struct vex_session *next;
@@ -521,6 +586,8 @@ static void advance(struct vex_server *server)
         retry_stalled(server);
         (void)vex_coordinator_commit(server->coordinator);
     }
+    vex_coordinator_upkeep(server->coordinator, vex_clock_ms());
+    send_answers(server);
     flush_and_sweep(server);
     reclaim(server);
 }
@@ -575,7 +642,7 @@ static void handle_event(struct vex_server *server, const struct epoll_event *ev
         vex_trace("signal %u, stopping", info.ssi_signo);
         server->stopping = true;
     } else if (event->data.ptr != server) {
-        /* &server itself is the log: advance() looks at it in every turn. */
+        /* &server itself is the log or the worker: advance() looks at them in every turn. */
         client_event(server, event->data.ptr, event->events);
     }
 }
@@ -693,6 +760,7 @@ enum vex_status vex_server_open(struct vex_coordinator *coordinator,
     if (server->epoll < 0 || server->signals < 0 || server->listener < 0 ||
         !add_to_epoll(server, server->listener, &server->listener, EPOLLIN) ||
         !add_to_epoll(server, server->signals, &server->signals, EPOLLIN) ||
+        !add_to_epoll(server, vex_coordinator_upkeep_fd(coordinator), server, EPOLLIN | EPOLLET) ||
         !add_to_epoll(server, vex_coordinator_event_fd(coordinator), server,
                       EPOLLIN | EPOLLET)) { /* a late signal must not spin the loop */
         int failure = server->listener < 0 ? -server->listener : errno;
@@ -728,5 +796,6 @@ void vex_server_close(struct vex_server *server)
         free(dues[i].refusal);
     }
     vex_buffer_deinit(&server->dues);
+    vex_buffer_deinit(&server->errands);
     free(server);
 }

@@ -400,6 +400,7 @@ void vex_log_get_counters(struct vex_log *log, struct vex_log_counters *out)
 {
     (void)pthread_mutex_lock(&log->files.mutex);
     uint64_t file_bytes = log->files.bytes;
+    uint64_t zeroed_bytes = log->files.zeroed_bytes;
     (void)pthread_mutex_unlock(&log->files.mutex);
     *out = (struct vex_log_counters){
         .commits = log->commits,
@@ -408,5 +409,6 @@ void vex_log_get_counters(struct vex_log *log, struct vex_log_counters *out)
         .file_bytes = file_bytes,
         .batch_bytes = log->batch_bytes,
         .replay_bytes = log->replay_bytes,
+        .zeroed_bytes = zeroed_bytes,
     };
 }

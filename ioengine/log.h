@@ -152,6 +152,7 @@ struct vex_log_counters {
     uint64_t file_bytes;   /* of all log files, unused space in them included */
     uint64_t batch_bytes;  /* of all batches written since the start, padding included */
     uint64_t replay_bytes; /* of the batches at recovery that hold records behind the start */
+    uint64_t zeroed_bytes; /* written since the start to prepare files, beside the batches */
 };
 void vex_log_get_counters(struct vex_log *log, struct vex_log_counters *out);
 

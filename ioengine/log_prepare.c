@@ -137,6 +137,7 @@ static void run_locked(struct vex_log *log)
     if (spare) {
         files->spare = SPARE_NONE;
     }
+    files->zeroed_bytes += result == 0 && !prepared.recycled ? prepared.bytes : 0;
     files->prepared = prepared;
     files->failure = result < 0 ? -result : 0;
     files->state = result < 0 ? PREPARATION_FAILED : PREPARATION_READY;
@@ -320,8 +321,7 @@ bool log_preparation_assured(struct vex_log *log)
     struct log_files *files = &log->files;
     uint64_t bytes = log_file_bytes_for(log, VEX_BLOCK_BYTES, false);
     (void)pthread_mutex_lock(&files->mutex);
-    bool assured =
-        files->state == PREPARATION_RUNNING || is_ready_locked(files, bytes, false);
+    bool assured = files->state == PREPARATION_RUNNING || is_ready_locked(files, bytes, false);
     (void)pthread_mutex_unlock(&files->mutex);
     return assured;
 }

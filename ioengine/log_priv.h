@@ -54,6 +54,7 @@ struct log_files {
     pthread_cond_t changed;    /* of `state` */
     struct vex_buffer entries; /* struct log_file_entry, ascending; the last is the current one */
     uint64_t bytes;            /* of all of them */
+    uint64_t zeroed_bytes;     /* written to prepare files */
 
     enum preparation state;
     struct log_request request;

@@ -264,10 +264,10 @@ static const char *content_fault(const struct header *header, const uint8_t *uui
     return expected_bytes == file_bytes ? NULL : "the file has another size than it should";
 }
 
-enum vex_status vex_segment_header_decode(struct vex_segment_header *out, uint64_t *out_need,
-                                          const uint8_t *uuid, uint64_t number, const uint8_t *data,
-                                          size_t bytes, uint64_t file_bytes,
-                                          struct vex_error *error)
+enum vex_status vex_segment_file_header_decode(struct vex_segment_file_header *out,
+                                               uint64_t *out_need, const uint8_t *uuid,
+                                               uint64_t number, const uint8_t *data, size_t bytes,
+                                               uint64_t file_bytes, struct vex_error *error)
 {
     char path[VEX_SEGMENT_PATH_BYTES];
     vex_segment_file_path(path, number);
@@ -291,7 +291,7 @@ enum vex_status vex_segment_header_decode(struct vex_segment_header *out, uint64
         return vex_error_set(error, VEX_ERR_VERSION, "%s: written by another version of vexd",
                              path);
     }
-    struct vex_segment_header decoded = {
+    struct vex_segment_file_header decoded = {
         .header_bytes = header.header_bytes,
         .chunks_count = header.chunks_count,
         .checksums = (const uint64_t *)(const void *)(data + sizeof(header)),

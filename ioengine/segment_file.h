@@ -96,7 +96,7 @@ enum vex_status vex_segment_file_verify(struct vex_io *io, const uint8_t *uuid, 
 void vex_segment_file_path(char out_path[VEX_SEGMENT_PATH_BYTES], uint64_t number);
 
 /* The header as decoded. `checksums` (one per chunk, in order) points into the data it came from. */
-struct vex_segment_header {
+struct vex_segment_file_header {
     struct vex_segment_file file;
     uint64_t header_bytes; /* where the data begin */
     uint64_t chunks_count;
@@ -106,9 +106,9 @@ struct vex_segment_header {
 /* Pure. `data` (8-aligned) is the beginning of a file of `file_bytes` bytes. If it is too short to hold the
  * header, *out_need (may be NULL) says how much is needed, and nothing else is looked at; else it is 0.
  * Errors: CORRUPT, VERSION. */
-enum vex_status vex_segment_header_decode(struct vex_segment_header *out, uint64_t *out_need,
-                                          const uint8_t *uuid, uint64_t number, const uint8_t *data,
-                                          size_t bytes, uint64_t file_bytes,
-                                          struct vex_error *error);
+enum vex_status vex_segment_file_header_decode(struct vex_segment_file_header *out,
+                                               uint64_t *out_need, const uint8_t *uuid,
+                                               uint64_t number, const uint8_t *data, size_t bytes,
+                                               uint64_t file_bytes, struct vex_error *error);
 
 #endif

@@ -34,7 +34,7 @@ static inline uint64_t segment_chunk_seed(const struct segment_chunk *chunk)
 /* An open file and its header. Zeroed with file.fd -1 is closed. */
 struct segment_reader {
     struct vex_file file;
-    struct vex_segment_header header;
+    struct vex_segment_file_header header;
     void *memory; /* that the header points into */
 };
 

@@ -41,8 +41,8 @@ static enum vex_status read_header(struct segment_reader *reader, struct vex_io 
     int64_t got = io->ops->read(io, &reader->file, memory, (size_t)bytes, 0);
     enum vex_status status =
         got < 0 ? read_failed(error, number, (int)-got)
-                : vex_segment_header_decode(&reader->header, out_need, uuid, number, memory,
-                                            (size_t)got, file_bytes, error);
+                : vex_segment_file_header_decode(&reader->header, out_need, uuid, number, memory,
+                                                 (size_t)got, file_bytes, error);
     if (status != VEX_OK) {
         free(memory);
         return status;
@@ -115,7 +115,7 @@ enum vex_status vex_segment_file_read_header(struct vex_io *io, const uint8_t *u
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
 /* `got` is what reading the chunk returned. */
-static enum vex_status verify_chunk(const struct vex_segment_header *header,
+static enum vex_status verify_chunk(const struct vex_segment_file_header *header,
                                     const struct segment_chunk *chunk, const void *data,
                                     int64_t got, struct vex_error *error)
 {

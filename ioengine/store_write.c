@@ -95,10 +95,11 @@ void store_open_reserve(struct vex_store *store)
         (void)io->ops->size(io, &file, &bytes);
         io->ops->close_file(io, &file);
     }
+    /* A small instance that never needed a checkpoint needs no reserve for one: it is not made here. */
     if (bytes == store->reserve_wanted_bytes) {
         set_reserve(store, bytes);
     } else {
-        vex_store_refill_reserve(store);
+        (void)io->ops->unlink(io, VEX_STORE_RESERVE_PATH);
     }
 }
 

@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t bytes = flags & 4 ? VEX_BLOCK_BYTES + (flags >> 3) : FILE_BYTES;
     struct vex_manifest manifest;
     struct vex_error error = {.status = VEX_OK};
-    enum vex_status status = vex_manifest_decode(&manifest, file, bytes, &error);
+    enum vex_status status = vex_manifest_decode(&manifest, NULL, file, bytes, &error);
     if (status == VEX_OK) {
         bool first = is_from_slot(&manifest, file);
         bool second = is_from_slot(&manifest, file + VEX_BLOCK_BYTES);

@@ -401,10 +401,10 @@ static enum vex_status decode(const struct hand *hand, uint64_t file_bytes)
     static uint64_t page[VEX_BLOCK_BYTES / 8];
     memset(page, 0, sizeof(page));
     put_header((uint8_t *)page, hand, sizeof(page));
-    struct vex_segment_header header;
+    struct vex_segment_file_header header;
     uint64_t need = 0;
-    enum vex_status status = vex_segment_header_decode(&header, &need, uuid, 5, (uint8_t *)page,
-                                                       sizeof(page), file_bytes, NULL);
+    enum vex_status status = vex_segment_file_header_decode(
+        &header, &need, uuid, 5, (uint8_t *)page, sizeof(page), file_bytes, NULL);
     assert_true(need == 0 || (status == VEX_ERR_CORRUPT && need <= file_bytes));
     return status;
 }

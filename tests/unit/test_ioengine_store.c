@@ -923,6 +923,7 @@ static void fail_one_while_advancing(struct vex_io *inner, enum vex_io_call call
     struct vex_io *io = vex_io_fault_open(inner, vex_io_fault_planned, &plan);
     struct instance instance;
     open_with(&instance, io, &with_reserve);
+    vex_store_refill_reserve(instance.store);
     append(&instance, 3);
     plan.nth = vex_io_fault_count(io, call) + nth;
     struct vex_error error = {.status = VEX_OK};
@@ -934,7 +935,7 @@ static void fail_one_while_advancing(struct vex_io *inner, enum vex_io_call call
     assert_true(status == VEX_OK || error.message[0]);
     struct vex_store_counters counters = counters_of(&instance);
     assert_int_equal(counters.failed, status == VEX_ERR_READ_ONLY);
-    append(&instance, 1); /* the log is not concerned */
+    append(&instance, 1);   /* the log is not concerned */
     if (status != VEX_OK) { /* the daemon tries again later */
         enum vex_status again = advance(&instance, &error);
         assert_int_equal(again, counters.failed ? VEX_ERR_READ_ONLY : VEX_OK);
@@ -1021,6 +1022,8 @@ static void the_reserve_lets_a_checkpoint_finish(void **state)
         struct vex_io *io = vex_io_fault_open(inner, decide_full, &disk);
         struct instance instance;
         open_with(&instance, io, &with_reserve);
+        assert_false(is_there(inner, "RESERVE")); /* not before it may be needed */
+        vex_store_refill_reserve(instance.store);
         size_t bytes;
         assert_non_null(vex_io_memory_bytes(inner, "RESERVE", &bytes));
         assert_int_equal(bytes, 16 * BLOCK);
@@ -1085,6 +1088,7 @@ static void a_reserve_is_written_where_blocks_cannot_be_asked_for(void **state)
     struct vex_io *io = vex_io_fault_open(inner, vex_io_fault_planned, &plan);
     struct instance instance;
     open_with(&instance, io, &with_reserve);
+    vex_store_refill_reserve(instance.store);
     size_t bytes;
     assert_non_null(vex_io_memory_bytes(inner, "RESERVE", &bytes));
     assert_int_equal(bytes, 16 * BLOCK);

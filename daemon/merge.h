@@ -1,0 +1,38 @@
+/*
+ * A merge: adjacent sealed segments of one collection become one of exactly the right size, without the rows
+ * that are dead. The work of compaction; which segments are worth it is decided in upkeep.c.
+ *
+ * It runs beside the main thread. Sealed segments do not change but for deaths, and a row counts as dead only
+ * if its death is not above the LSN at which the merge was begun: deaths after that are carried over by
+ * vex_registry_end_merge. Nothing is written to disk; the next checkpoint does that, and until then a crash
+ * finds the old segments' files.
+ *
+ * Thread-safety: one job by one thread. The sources stay alive as long as the job.
+ */
+#ifndef VEX_DAEMON_MERGE_H
+#define VEX_DAEMON_MERGE_H
+
+#include <stdint.h>
+
+#include <vex/status.h>
+
+#include "daemon/home.h"
+#include "ioengine/segment_file.h"
+
+struct vex_merge_job {
+    uint8_t key[VEX_UUID_BYTES];
+    uint64_t lsn;
+    struct vex_segment_shape
+        shape; /* number, collection, metric, dim; the job fills in the sizes */
+    struct vex_home *sources[VEX_LIST_SEGMENTS_MAX];
+    uint32_t sources_count;
+    /* Out. */
+    enum vex_status status; /* NO_SPACE, NOMEM, IO; UNAVAILABLE: told to give up */
+    struct vex_error error;
+    struct vex_home *merged; /* NULL if no row is alive */
+};
+
+/* A vex_work. */
+void vex_merge_run(void *job, const struct vex_pace *pace);
+
+#endif

@@ -1,0 +1,687 @@
+#include "daemon/upkeep.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/panic.h"
+#include "daemon/checkpoint.h"
+#include "daemon/merge.h"
+#include "daemon/trace.h"
+#include "daemon/worker.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define TAIL_BYTES_MIN (32 * MIB) /* log behind the last checkpoint that is worth the next one */
+#define TAIL_BYTES_MAX (256 * MIB)
+#define TAIL_BYTES_QUIET (4 * MIB)
+#define QUIET_MS 2000u
+#define BACKOFF_MS 10000u  /* after a job that failed */
+#define DEAD_SHARE_BUSY 3u /* one in so many rows */
+#define DEAD_SHARE_QUIET 10u
+#define RUN_MIN 4u /* segments of about one size that are merged */
+#define REQUESTS_MAX 16u
+
+enum running { RUNNING_NOTHING, RUNNING_TAKEN, RUNNING_CHECKPOINT, RUNNING_MERGE, RUNNING_BACKUP };
+
+/* Of the request that is being carried out. */
+enum stage { STAGE_NONE, STAGE_MERGES, STAGE_ROTATE, STAGE_FIRST, STAGE_SECOND, STAGE_BACKUP };
+
+struct request {
+    uint64_t ticket;
+    struct vex_upkeep_body body;
+};
+
+struct backup_job {
+    struct vex_store *store;
+    const char *path;
+    uint64_t lsn;
+    uint64_t bytes;
+    enum vex_status status;
+    struct vex_error error;
+};
+
+struct vex_upkeep {
+    uint8_t key[VEX_UUID_BYTES];
+    uint64_t tail_bytes; /* 0 = by the amount of data */
+    struct vex_publisher *publisher;
+    struct vex_registry *registry;
+    struct vex_store *store;
+    struct vex_worker *worker;
+
+    enum running running;
+    struct vex_checkpoint_job checkpoint;
+    struct vex_merge_job merge;
+    struct backup_job backup;
+    uint64_t pinned_generation; /* while something runs */
+
+    bool checkpoint_wanted; /* at the next rest */
+    bool quarantine;
+    unsigned checkpoints_owed; /* until what was replaced is off the disk: two are kept */
+    uint64_t log_mark;         /* log bytes written when the newest checkpoint was taken */
+    uint64_t log_mark_taken;   /* the same for the one under way */
+    uint64_t quiet_since_ms;
+    uint64_t checkpoint_not_before_ms;
+    uint64_t merge_not_before_ms;
+    uint64_t now_ms;
+
+    struct request queue[REQUESTS_MAX]; /* the first one is being carried out if stage says so */
+    unsigned queue_count;
+    uint64_t next_ticket;
+    enum stage stage;
+    uint32_t stage_slot;             /* STAGE_MERGES: next collection to look at */
+    uint64_t rotating_from;          /* STAGE_ROTATE: log file to be left behind */
+    struct vex_upkeep_answer answer; /* of the request being carried out */
+    struct vex_upkeep_answer answers[REQUESTS_MAX];
+    unsigned answers_count;
+    struct vex_upkeep_counters counters;
+};
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
+                                struct vex_publisher *publisher, struct vex_registry *registry,
+                                struct vex_store *store, struct vex_upkeep **out_upkeep,
+                                struct vex_error *error)
+{
+    *out_upkeep = NULL;
+    struct vex_upkeep *upkeep = calloc(1, sizeof(*upkeep));
+    if (!upkeep) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "upkeep: out of memory");
+    }
+    memcpy(upkeep->key, key, sizeof(upkeep->key));
+    upkeep->tail_bytes = tail_bytes;
+    upkeep->publisher = publisher;
+    upkeep->registry = registry;
+    upkeep->store = store;
+    upkeep->next_ticket = 1;
+    upkeep->now_ms = upkeep->quiet_since_ms = vex_clock_ms();
+    enum vex_status status = vex_worker_start(&upkeep->worker, error);
+    if (status != VEX_OK) {
+        free(upkeep);
+        return status;
+    }
+    *out_upkeep = upkeep;
+    return VEX_OK;
+}
+
+void vex_upkeep_close(struct vex_upkeep *upkeep)
+{
+    if (!upkeep) {
+        return;
+    }
+    vex_worker_stop(upkeep->worker);
+    if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
+        vex_checkpoint_finish(&upkeep->checkpoint, upkeep->registry);
+    }
+    if (upkeep->running == RUNNING_MERGE) {
+        if (upkeep->merge.merged) {
+            vex_home_destroy(upkeep->merge.merged, true);
+        }
+        vex_registry_abort_merge(upkeep->registry);
+    }
+    free(upkeep);
+}
+
+int vex_upkeep_event_fd(const struct vex_upkeep *upkeep)
+{
+    return vex_worker_event_fd(upkeep->worker);
+}
+
+uint64_t vex_upkeep_oldest_pinned(const struct vex_upkeep *upkeep)
+{
+    return upkeep->running == RUNNING_NOTHING ? UINT64_MAX : upkeep->pinned_generation;
+}
+
+void vex_upkeep_set_quarantine(struct vex_upkeep *upkeep, bool quarantine)
+{
+    upkeep->quarantine = quarantine;
+}
+
+static void pin(struct vex_upkeep *upkeep, enum running running)
+{
+    upkeep->running = running;
+    upkeep->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
+}
+
+static void note_failure(struct vex_upkeep *upkeep, const char *what, const struct vex_error *error)
+{
+    vex_trace("%s failed: %s", what, error->message);
+    (void)snprintf(upkeep->counters.last_error, sizeof(upkeep->counters.last_error), "%s: %.*s",
+                   what, (int)(sizeof(upkeep->counters.last_error) - 16), error->message);
+}
+
+/* ---- answers ---------------------------------------------------------------------------------- */
+
+static uint64_t count_segments(const struct vex_upkeep *upkeep, const char *name)
+{
+    uint64_t count = 0;
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
+        const struct vex_live_collection *collection = vex_registry_at(upkeep->registry, slot);
+        if (collection && (!name[0] || strcmp(collection->facts.name, name) == 0)) {
+            count += collection->homes_count;
+        }
+    }
+    return count;
+}
+
+static void finish_request(struct vex_upkeep *upkeep, enum vex_status status,
+                           const struct vex_error *error)
+{
+    upkeep->answer.ticket = upkeep->queue[0].ticket;
+    upkeep->answer.status = status;
+    if (status != VEX_OK) {
+        upkeep->answer.error = *error;
+    }
+    upkeep->answer.done.segments_after = count_segments(upkeep, upkeep->queue[0].body.name);
+    upkeep->answers[upkeep->answers_count++] = upkeep->answer;
+    upkeep->queue_count--;
+    memmove(&upkeep->queue[0], &upkeep->queue[1], upkeep->queue_count * sizeof(upkeep->queue[0]));
+    upkeep->stage = STAGE_NONE;
+    upkeep->checkpoint_wanted = false;
+}
+
+/* ---- checkpoints ----------------------------------------------------------------------------- */
+
+static uint64_t log_bytes(const struct vex_upkeep *upkeep)
+{
+    struct vex_log_counters counters;
+    vex_log_get_counters(vex_store_log(upkeep->store), &counters);
+    return counters.replay_bytes + counters.batch_bytes;
+}
+
+static uint64_t tail_bytes_wanted(const struct vex_upkeep *upkeep)
+{
+    if (upkeep->tail_bytes) {
+        return upkeep->tail_bytes;
+    }
+    uint64_t bytes = vex_publisher_shm_bytes(upkeep->publisher) / 4;
+    bytes = bytes < TAIL_BYTES_MIN ? TAIL_BYTES_MIN : bytes;
+    return bytes > TAIL_BYTES_MAX ? TAIL_BYTES_MAX : bytes;
+}
+
+static bool is_quiet(const struct vex_upkeep *upkeep)
+{
+    return upkeep->now_ms - upkeep->quiet_since_ms >= QUIET_MS;
+}
+
+static bool checkpoint_is_due(const struct vex_upkeep *upkeep)
+{
+    if (upkeep->quarantine || upkeep->now_ms < upkeep->checkpoint_not_before_ms) {
+        return false;
+    }
+    uint64_t tail = log_bytes(upkeep) - upkeep->log_mark;
+    return tail >= tail_bytes_wanted(upkeep) ||
+           (is_quiet(upkeep) && (tail >= TAIL_BYTES_QUIET || upkeep->checkpoints_owed));
+}
+
+/* Nothing is staged that is not sealed, so the registry's state is the state at the last LSN. */
+void vex_upkeep_at_rest(struct vex_upkeep *upkeep)
+{
+    if (!upkeep->checkpoint_wanted || upkeep->running != RUNNING_NOTHING) {
+        return;
+    }
+    upkeep->checkpoint_wanted = false;
+    struct vex_error error;
+    enum vex_status status =
+        vex_checkpoint_take(&upkeep->checkpoint, upkeep->registry, upkeep->store, &error);
+    if (status != VEX_OK) {
+        note_failure(upkeep, "checkpoint", &error);
+        upkeep->checkpoint_not_before_ms = upkeep->now_ms + BACKOFF_MS;
+        if (upkeep->stage != STAGE_NONE) {
+            finish_request(upkeep, status, &error);
+        }
+        return;
+    }
+    upkeep->checkpoint.recycle =
+        upkeep->stage == STAGE_NONE || upkeep->queue[0].body.kind != VEX_UPKEEP_ERASE;
+    upkeep->log_mark_taken = log_bytes(upkeep);
+    pin(upkeep, RUNNING_TAKEN);
+}
+
+static void start_taken(struct vex_upkeep *upkeep)
+{
+    struct vex_log *log = vex_store_log(upkeep->store);
+    if (vex_log_failure(log)) {
+        vex_checkpoint_finish(&upkeep->checkpoint, upkeep->registry);
+        upkeep->running = RUNNING_NOTHING;
+    } else if (vex_log_durable_lsn(log) >= upkeep->checkpoint.cut.lsn) {
+        upkeep->running = RUNNING_CHECKPOINT;
+        vex_worker_run(upkeep->worker, vex_checkpoint_run, &upkeep->checkpoint);
+    }
+}
+
+static bool wrote_segments(const struct vex_checkpoint_job *job)
+{
+    for (size_t i = 0; i < job->homes_count; i++) {
+        if (job->homes[i].held_bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum vex_status end_checkpoint(struct vex_upkeep *upkeep, struct vex_error *error)
+{
+    struct vex_checkpoint_job *job = &upkeep->checkpoint;
+    enum vex_status status = job->status;
+    if (status == VEX_OK) {
+        bool news = wrote_segments(job) || upkeep->log_mark_taken != upkeep->log_mark;
+        upkeep->log_mark = upkeep->log_mark_taken;
+        upkeep->checkpoints_owed -= upkeep->checkpoints_owed > 0;
+        if (news && upkeep->checkpoints_owed == 0) {
+            upkeep->checkpoints_owed = 1; /* then the log before this one can go, too */
+        }
+        upkeep->counters.checkpoints++;
+        upkeep->counters.last_error[0] = 0;
+        upkeep->answer.done.lsn = job->cut.lsn;
+    } else {
+        *error = job->error;
+        upkeep->counters.checkpoint_failures++;
+        upkeep->checkpoint_not_before_ms = upkeep->now_ms + BACKOFF_MS;
+        note_failure(upkeep, "checkpoint", error);
+    }
+    vex_checkpoint_finish(job, upkeep->registry);
+    return status;
+}
+
+void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep)
+{
+    struct vex_log *log = vex_store_log(upkeep->store);
+    uint64_t tail = log_bytes(upkeep) - upkeep->log_mark;
+    if (upkeep->running != RUNNING_NOTHING || upkeep->quarantine || vex_log_failure(log) ||
+        tail < TAIL_BYTES_QUIET) {
+        return;
+    }
+    upkeep->stage = STAGE_NONE;
+    upkeep->checkpoint_wanted = true;
+    vex_upkeep_at_rest(upkeep);
+    if (upkeep->running == RUNNING_TAKEN) {
+        struct vex_error error;
+        vex_checkpoint_run(&upkeep->checkpoint, NULL);
+        upkeep->running = RUNNING_NOTHING;
+        (void)end_checkpoint(upkeep, &error);
+    }
+}
+
+/* ---- merges ---------------------------------------------------------------------------------- */
+
+static uint32_t sealed_homes(const struct vex_live_collection *collection)
+{
+    uint32_t count = collection->homes_count;
+    return count && !collection->homes[count - 1]->sealed ? count - 1 : count;
+}
+
+static bool has_many_dead(const struct vex_home *home, uint32_t share)
+{
+    return home->dead_rows && (uint64_t)home->dead_rows * share >= home->writer.rows;
+}
+
+/* The longest run from the newest sealed segment on in which no segment is larger than all newer ones
+ * together. */
+static uint32_t run_of_one_size(const struct vex_live_collection *collection, uint32_t sealed)
+{
+    uint64_t rows = collection->homes[sealed - 1]->writer.rows;
+    uint32_t count = 1;
+    while (count < sealed && collection->homes[sealed - 1 - count]->writer.rows <= rows) {
+        rows += collection->homes[sealed - 1 - count]->writer.rows;
+        count++;
+    }
+    return count;
+}
+
+static bool pick_merge(const struct vex_live_collection *collection, bool quiet, uint32_t *first,
+                       uint32_t *count)
+{
+    uint32_t sealed = sealed_homes(collection);
+    for (uint32_t i = 0; i < sealed; i++) {
+        if (has_many_dead(collection->homes[i], quiet ? DEAD_SHARE_QUIET : DEAD_SHARE_BUSY)) {
+            *first = i;
+            *count = 1;
+            /* Neighbours that are as bad come along. */
+            while (i + *count < sealed &&
+                   has_many_dead(collection->homes[i + *count], DEAD_SHARE_QUIET)) {
+                (*count)++;
+            }
+            return true;
+        }
+    }
+    if (sealed >= RUN_MIN) {
+        *count = run_of_one_size(collection, sealed);
+        *first = sealed - *count;
+        return *count >= RUN_MIN;
+    }
+    return false;
+}
+
+static void start_merge(struct vex_upkeep *upkeep, struct vex_live_collection *collection,
+                        uint32_t first, uint32_t count)
+{
+    struct vex_merge_job *job = &upkeep->merge;
+    *job = (struct vex_merge_job){
+        .lsn = vex_log_next_lsn(vex_store_log(upkeep->store)) - 1,
+        .shape =
+            {
+                .segment_id = vex_publisher_new_segment_id(upkeep->publisher),
+                .collection_id = collection->facts.id,
+                .metric = collection->facts.metric,
+                .dim = collection->facts.dim,
+            },
+        .sources_count = count,
+    };
+    memcpy(job->key, upkeep->key, sizeof(job->key));
+    memcpy(job->sources, &collection->homes[first], count * sizeof(job->sources[0]));
+    vex_registry_begin_merge(upkeep->registry, collection, first, count);
+    pin(upkeep, RUNNING_MERGE);
+    vex_worker_run(upkeep->worker, vex_merge_run, job);
+}
+
+static bool start_due_merge(struct vex_upkeep *upkeep)
+{
+    if (upkeep->now_ms < upkeep->merge_not_before_ms) {
+        return false;
+    }
+    bool quiet = is_quiet(upkeep);
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
+        struct vex_live_collection *collection = vex_registry_at(upkeep->registry, slot);
+        uint32_t first = 0;
+        uint32_t count = 0;
+        if (collection && !collection->quarantined &&
+            pick_merge(collection, quiet, &first, &count)) {
+            start_merge(upkeep, collection, first, count);
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum vex_status end_merge(struct vex_upkeep *upkeep, struct vex_error *error)
+{
+    struct vex_merge_job *job = &upkeep->merge;
+    uint64_t rows_before = 0;
+    for (uint32_t i = 0; i < job->sources_count; i++) {
+        rows_before += job->sources[i]->writer.rows;
+    }
+    uint64_t rows_after = job->merged ? job->merged->writer.rows : 0;
+    uint64_t bytes = job->merged ? job->merged->held_bytes : 0;
+    enum vex_status status = job->status;
+    if (status != VEX_OK) {
+        *error = job->error;
+        vex_registry_abort_merge(upkeep->registry);
+    } else if (!vex_registry_end_merge(upkeep->registry, &job->merged, error)) {
+        status = error->status;
+        if (job->merged) {
+            vex_home_destroy(job->merged, true);
+        }
+    }
+    job->merged = NULL;
+    if (status != VEX_OK) {
+        if (status != VEX_ERR_GONE) {
+            upkeep->counters.merge_failures++;
+            upkeep->merge_not_before_ms = upkeep->now_ms + BACKOFF_MS;
+            note_failure(upkeep, "merge", error);
+        }
+        return status;
+    }
+    upkeep->counters.merges++;
+    upkeep->counters.merged_bytes += bytes;
+    upkeep->counters.last_error[0] = 0;
+    upkeep->checkpoints_owed = 2;
+    upkeep->answer.done.rows_removed += rows_before - rows_after;
+    return VEX_OK;
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static void run_backup(void *argument, const struct vex_pace *pace)
+{
+    struct backup_job *job = argument;
+    job->status =
+        vex_store_backup(job->store, job->path, pace, &job->lsn, &job->bytes, &job->error);
+}
+
+enum vex_status vex_upkeep_request(struct vex_upkeep *upkeep, const struct vex_upkeep_body *body,
+                                   uint64_t *out_ticket, struct vex_error *error)
+{
+    if (body->kind < VEX_UPKEEP_CHECKPOINT || body->kind > VEX_UPKEEP_BACKUP ||
+        memchr(body->path, 0, sizeof(body->path)) == NULL) {
+        return vex_error_set(error, VEX_ERR_INVALID, "unknown upkeep request");
+    }
+    if (body->kind == VEX_UPKEEP_BACKUP && body->path[0] == 0) {
+        return vex_error_set(error, VEX_ERR_INVALID, "backup: no path given");
+    }
+    if (body->name[0] && (vex_name_fault(body->name, sizeof(body->name)) ||
+                          !vex_registry_by_name(upkeep->registry, body->name))) {
+        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", body->name);
+    }
+    if (upkeep->quarantine) {
+        return vex_error_set(error, VEX_ERR_CORRUPT,
+                             "a collection is quarantined because its files are damaged; drop it, "
+                             "or restore a backup, first");
+    }
+    if (upkeep->queue_count + upkeep->answers_count >= REQUESTS_MAX) {
+        return vex_error_set(error, VEX_ERR_BUSY, "%u upkeep requests are waiting already",
+                             REQUESTS_MAX);
+    }
+    struct request *request = &upkeep->queue[upkeep->queue_count++];
+    request->ticket = upkeep->next_ticket++;
+    request->body = *body;
+    *out_ticket = request->ticket;
+    return VEX_OK;
+}
+
+bool vex_upkeep_take_answer(struct vex_upkeep *upkeep, struct vex_upkeep_answer *out)
+{
+    if (upkeep->answers_count == 0) {
+        return false;
+    }
+    *out = upkeep->answers[0];
+    upkeep->answers_count--;
+    memmove(&upkeep->answers[0], &upkeep->answers[1],
+            upkeep->answers_count * sizeof(upkeep->answers[0]));
+    return true;
+}
+
+static void begin_request(struct vex_upkeep *upkeep)
+{
+    const struct vex_upkeep_body *body = &upkeep->queue[0].body;
+    upkeep->answer = (struct vex_upkeep_answer){0};
+    upkeep->answer.done.segments_before = count_segments(upkeep, body->name);
+    upkeep->stage_slot = 0;
+    switch ((enum vex_upkeep_kind)body->kind) {
+    case VEX_UPKEEP_COMPACT:
+    case VEX_UPKEEP_ERASE:
+        vex_registry_seal(upkeep->registry);
+        upkeep->stage = STAGE_MERGES;
+        break;
+    case VEX_UPKEEP_CHECKPOINT:
+    case VEX_UPKEEP_BACKUP:
+        upkeep->stage = STAGE_FIRST;
+        break;
+    }
+}
+
+/* The next collection that has anything to merge. */
+static bool start_requested_merge(struct vex_upkeep *upkeep)
+{
+    const char *name = upkeep->queue[0].body.name;
+    while (upkeep->stage_slot < VEX_PLACES_MAX) {
+        struct vex_live_collection *collection =
+            vex_registry_at(upkeep->registry, upkeep->stage_slot++);
+        if (!collection || (name[0] && strcmp(collection->facts.name, name) != 0)) {
+            continue;
+        }
+        uint32_t sealed = sealed_homes(collection);
+        uint64_t dead = 0;
+        for (uint32_t i = 0; i < sealed; i++) {
+            dead += collection->homes[i]->dead_rows;
+        }
+        if (sealed > 1 || dead) {
+            start_merge(upkeep, collection, 0, sealed);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void want_checkpoint(struct vex_upkeep *upkeep)
+{
+    upkeep->checkpoint_wanted = true;
+}
+
+/* The log file that holds what is to be erased must not be the one that goes on. */
+static void rotate(struct vex_upkeep *upkeep)
+{
+    struct vex_log *log = vex_store_log(upkeep->store);
+    if (vex_log_file_number(log) != upkeep->rotating_from) {
+        upkeep->stage = STAGE_FIRST;
+        want_checkpoint(upkeep);
+        return;
+    }
+    if (!vex_log_rotate(log)) {
+        if (vex_log_in_flight(log) || vex_log_has_staged(log)) {
+            return; /* once more after the commit */
+        }
+        struct vex_error error;
+        (void)vex_error_set(&error, VEX_ERR_NO_SPACE, "no room for a new log file");
+        finish_request(upkeep, VEX_ERR_NO_SPACE, &error);
+        return;
+    }
+    /* The next batch makes the change; without one staged or in flight, this is it. */
+    (void)vex_log_watermark(log, true);
+}
+
+/* Starts what the request being carried out needs next. Its results lead to advance_request. */
+static void step_request(struct vex_upkeep *upkeep)
+{
+    switch (upkeep->stage) {
+    case STAGE_NONE:
+        begin_request(upkeep);
+        step_request(upkeep);
+        break;
+    case STAGE_MERGES:
+        if (!start_requested_merge(upkeep)) {
+            upkeep->stage =
+                upkeep->queue[0].body.kind == VEX_UPKEEP_ERASE ? STAGE_ROTATE : STAGE_FIRST;
+            upkeep->rotating_from = vex_log_file_number(vex_store_log(upkeep->store));
+            step_request(upkeep);
+        }
+        break;
+    case STAGE_ROTATE:
+        rotate(upkeep);
+        break;
+    case STAGE_FIRST:
+    case STAGE_SECOND:
+        want_checkpoint(upkeep);
+        break;
+    case STAGE_BACKUP:
+        upkeep->backup = (struct backup_job){
+            .store = upkeep->store,
+            .path = upkeep->queue[0].body.path,
+        };
+        pin(upkeep, RUNNING_BACKUP);
+        vex_worker_run(upkeep->worker, run_backup, &upkeep->backup);
+        break;
+    }
+}
+
+static void advance_request(struct vex_upkeep *upkeep, enum running what, enum vex_status status,
+                            const struct vex_error *error)
+{
+    if (status != VEX_OK && !(what == RUNNING_MERGE && status == VEX_ERR_GONE)) {
+        finish_request(upkeep, status, error);
+        return;
+    }
+    uint32_t kind = upkeep->queue[0].body.kind;
+    if (what == RUNNING_BACKUP) {
+        upkeep->answer.done.lsn = upkeep->backup.lsn;
+        upkeep->answer.done.bytes = upkeep->backup.bytes;
+        finish_request(upkeep, VEX_OK, NULL);
+    } else if (what == RUNNING_CHECKPOINT && upkeep->stage == STAGE_FIRST) {
+        upkeep->stage = kind == VEX_UPKEEP_BACKUP ? STAGE_BACKUP : STAGE_SECOND;
+        if (kind == VEX_UPKEEP_CHECKPOINT) {
+            finish_request(upkeep, VEX_OK, NULL);
+        }
+    } else if (what == RUNNING_CHECKPOINT && upkeep->stage == STAGE_SECOND) {
+        finish_request(upkeep, VEX_OK, NULL);
+    }
+}
+
+/* ---- the turn -------------------------------------------------------------------------------- */
+
+static void take_result(struct vex_upkeep *upkeep)
+{
+    enum running what = upkeep->running;
+    struct vex_error error = {0};
+    enum vex_status status = VEX_OK;
+    switch (what) {
+    case RUNNING_CHECKPOINT:
+        status = end_checkpoint(upkeep, &error);
+        break;
+    case RUNNING_MERGE:
+        status = end_merge(upkeep, &error);
+        break;
+    case RUNNING_BACKUP:
+        status = upkeep->backup.status;
+        error = upkeep->backup.error;
+        break;
+    case RUNNING_NOTHING:
+    case RUNNING_TAKEN:
+        VEX_ASSERT(false);
+    }
+    upkeep->running = RUNNING_NOTHING;
+    if (upkeep->stage != STAGE_NONE) {
+        advance_request(upkeep, what, status, &error);
+    }
+}
+
+static void refuse_all(struct vex_upkeep *upkeep)
+{
+    struct vex_error error;
+    (void)vex_error_os(&error, VEX_ERR_READ_ONLY, vex_log_failure(vex_store_log(upkeep->store)),
+                       "the log failed, nothing is written until a restart");
+    while (upkeep->queue_count) {
+        finish_request(upkeep, VEX_ERR_READ_ONLY, &error);
+    }
+}
+
+void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
+{
+    upkeep->now_ms = now_ms;
+    if (busy) {
+        upkeep->quiet_since_ms = now_ms;
+    }
+    vex_worker_set_polite(upkeep->worker, busy);
+    if (vex_worker_finished(upkeep->worker)) {
+        take_result(upkeep);
+    }
+    if (upkeep->running == RUNNING_TAKEN) {
+        start_taken(upkeep);
+    }
+    if (upkeep->running != RUNNING_NOTHING || upkeep->checkpoint_wanted) {
+        return;
+    }
+    if (vex_log_failure(vex_store_log(upkeep->store))) {
+        refuse_all(upkeep);
+    } else if (upkeep->queue_count) {
+        step_request(upkeep);
+    } else if (checkpoint_is_due(upkeep)) {
+        want_checkpoint(upkeep);
+    } else {
+        (void)start_due_merge(upkeep);
+    }
+}
+
+void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_counters *out)
+{
+    *out = upkeep->counters;
+    out->running = 0;
+    if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
+        out->running = VEX_UPKEEP_CHECKPOINT;
+    } else if (upkeep->running == RUNNING_MERGE) {
+        out->running = VEX_UPKEEP_COMPACT;
+    } else if (upkeep->running == RUNNING_BACKUP) {
+        out->running = VEX_UPKEEP_BACKUP;
+    }
+}
