@@ -495,7 +495,7 @@ int main(int count, char **arguments)
 {
     static const struct option known[] = {{"cycles", required_argument, NULL, 'c'},
                                           {NULL, 0, NULL, 0}};
-    static const char *const words[] = {"--log-file-mib=1", NULL};
+    static const char *const words[] = {"--log-file-mib=1", "--checkpoint-mib=1", NULL};
     unsigned long cycles = 25;
     int option;
     while ((option = getopt_long(count, arguments, "", known, NULL)) != -1) {

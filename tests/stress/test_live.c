@@ -838,7 +838,9 @@ int main(int count, char **words)
     make_vectors(seed);
     struct vex_fixture fixture;
     vex_fixture_init(&fixture);
-    vex_fixture_start(&fixture, NULL);
+    /* Checkpoints and merges all the time. */
+    static const char *const options[] = {"--log-file-mib=1", "--checkpoint-mib=1", NULL};
+    vex_fixture_start(&fixture, options);
     int result = 0;
     for (int metric = VEX_METRIC_L2; metric <= VEX_METRIC_DOT && result == 0; metric++) {
         struct turn turn = {
