@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/linger.h"
 #include "base/panic.h"
 #include "daemon/session.h"
 #include "daemon/trace.h"
@@ -66,8 +67,11 @@ struct vex_server {
     struct vex_buffer errands; /* struct errand each */
     uint64_t started_ms;
     uint64_t idle_since_ms;
-    uint64_t quiet_since_ms; /* nothing to commit since */
-    bool progress;           /* a batch became durable in this turn */
+    uint64_t quiet_since_ms;  /* nothing to commit since */
+    bool progress;            /* a batch became durable in this turn */
+    uint64_t flight_start_ns; /* 0 = no batch is in flight */
+    struct vex_linger flight; /* while one is: learns from how long they take */
+    struct vex_linger quiet;  /* while none is: learns from how soon requests come */
 };
 
 /* ---- sessions -------------------------------------------------------------------------------- */
@@ -569,6 +573,18 @@ static void drop_silent_clients(struct vex_server *server, uint64_t now_ms)
     }
 }
 
+static void time_flight(struct vex_server *server, bool landed)
+{
+    uint64_t now_ns = vex_clock_ns();
+    if (landed && server->flight_start_ns) {
+        vex_linger_learn_wait(&server->flight, now_ns - server->flight_start_ns);
+        server->flight_start_ns = 0;
+    }
+    if (server->flight_start_ns == 0 && !vex_coordinator_idle(server->coordinator)) {
+        server->flight_start_ns = now_ns;
+    }
+}
+
 /* Commits what this turn staged; then there is room for those that had none. */
 static void advance(struct vex_server *server)
 {
@@ -579,13 +595,15 @@ static void advance(struct vex_server *server)
         }
         server->progress = true;
     }
-    if (server->progress || vex_coordinator_failure(server->coordinator)) {
+    bool landed = server->progress || vex_coordinator_failure(server->coordinator);
+    if (landed) {
         server->progress = false;
         server->quiet_since_ms = vex_clock_ms();
         send_acknowledgements(server);
         retry_stalled(server);
         (void)vex_coordinator_commit(server->coordinator);
     }
+    time_flight(server, landed);
     vex_coordinator_upkeep(server->coordinator, vex_clock_ms());
     send_answers(server);
     flush_and_sweep(server);
@@ -673,11 +691,32 @@ static void drain(struct vex_server *server)
     }
 }
 
+static int await_events(struct vex_server *server, struct epoll_event events[EVENTS_MAX])
+{
+    bool flying = server->flight_start_ns != 0;
+    struct vex_linger *linger = flying ? &server->flight : &server->quiet;
+    int count = 0;
+    vex_linger_begin(linger);
+    /* Beside a disk that takes its time, a wake-up saved is nothing. */
+    if (vex_linger_budget_ns(&server->flight)) {
+        while (count == 0 && vex_linger_more(linger)) {
+            count = epoll_wait(server->epoll, events, EVENTS_MAX, 0);
+        }
+    }
+    if (count == 0) {
+        count = epoll_wait(server->epoll, events, EVENTS_MAX, next_timeout_ms(server));
+    }
+    if (!flying) {
+        vex_linger_end(linger);
+    }
+    return count;
+}
+
 void vex_server_run(struct vex_server *server)
 {
     while (!server->stopping) {
         struct epoll_event events[EVENTS_MAX];
-        int count = epoll_wait(server->epoll, events, EVENTS_MAX, next_timeout_ms(server));
+        int count = await_events(server, events);
         for (int i = 0; i < count && !server->stopping; i++) {
             handle_event(server, &events[i]);
         }
@@ -753,6 +792,8 @@ enum vex_status vex_server_open(struct vex_coordinator *coordinator,
     server->options = *options;
     server->accepting = true;
     server->clients_max = clients_limit();
+    vex_linger_init(&server->flight, vex_linger_cores());
+    vex_linger_init(&server->quiet, vex_linger_cores());
     server->started_ms = server->idle_since_ms = server->quiet_since_ms = vex_clock_ms();
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     server->signals = open_signals();

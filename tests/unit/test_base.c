@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/linger.h"
 #include "base/panic.h"
 #include "tests/lib/child.h"
 #include "tests/lib/random.h"
@@ -447,6 +448,117 @@ static void time_never_runs_backwards(void **state)
     assert_true(vex_clock_ms() >= before / 1000000u);
 }
 
+/* ---- lingering ------------------------------------------------------------------------------- */
+
+static struct vex_linger linger_after(unsigned cores_count, uint64_t wait_ns)
+{
+    struct vex_linger linger;
+    vex_linger_init(&linger, cores_count);
+    for (int i = 0; i < 100; i++) {
+        vex_linger_learn_wait(&linger, wait_ns);
+    }
+    return linger;
+}
+
+static void nobody_lingers_before_waits_have_been_short(void **state)
+{
+    (void)state;
+    struct vex_linger linger;
+    vex_linger_init(&linger, 2);
+    assert_int_equal(vex_linger_budget_ns(&linger), 0);
+    vex_linger_learn_wait(&linger, 80000);
+    assert_int_equal(vex_linger_budget_ns(&linger), 0);
+    vex_linger_begin(&linger);
+    assert_false(vex_linger_more(&linger));
+}
+
+static void lingering_is_for_waits_that_are_short(void **state)
+{
+    (void)state;
+    const struct vex_linger disk = linger_after(2, 80000);
+    assert_in_range(vex_linger_budget_ns(&disk), 150000, 170000);
+    const struct vex_linger instant = linger_after(2, 0);
+    assert_in_range(vex_linger_budget_ns(&instant), 1, VEX_LINGER_WAIT_MAX_NS / 10);
+    const struct vex_linger limit = linger_after(2, VEX_LINGER_WAIT_MAX_NS);
+    assert_in_range(vex_linger_budget_ns(&limit), 1, VEX_LINGER_WAIT_MAX_NS);
+    const struct vex_linger slow_disk = linger_after(2, 3300000);
+    assert_int_equal(vex_linger_budget_ns(&slow_disk), 0);
+    const struct vex_linger idle = linger_after(2, UINT64_MAX);
+    assert_int_equal(vex_linger_budget_ns(&idle), 0);
+}
+
+static void nobody_lingers_on_a_single_core(void **state)
+{
+    (void)state;
+    const struct vex_linger linger = linger_after(1, 80000);
+    assert_int_equal(vex_linger_budget_ns(&linger), 0);
+    assert_true(vex_linger_cores() >= 1);
+}
+
+static void one_pause_is_forgiven_and_many_are_not(void **state)
+{
+    (void)state;
+    struct vex_linger linger = linger_after(2, 80000);
+    vex_linger_learn_wait(&linger, 500000000);
+    assert_true(vex_linger_budget_ns(&linger) > 0);
+    for (int i = 0; i < 4; i++) {
+        vex_linger_learn_wait(&linger, 500000000);
+    }
+    assert_int_equal(vex_linger_budget_ns(&linger), 0);
+    for (int i = 0; i < 20; i++) {
+        vex_linger_learn_wait(&linger, 80000);
+    }
+    assert_true(vex_linger_budget_ns(&linger) > 0);
+}
+
+/* Waits that are slept through once a core was given away for too long. */
+static unsigned waits_skipped(struct vex_linger *linger)
+{
+    unsigned skipped = 0;
+    for (; vex_linger_budget_ns(linger) == 0; skipped++) {
+        assert_true(skipped < 100000);
+        vex_linger_learn_wait(linger, 80000);
+    }
+    return skipped;
+}
+
+static void a_core_that_others_want_is_left_to_them_for_longer_each_time(void **state)
+{
+    (void)state;
+    struct vex_linger linger = linger_after(2, 80000);
+    assert_true(vex_linger_learn_yield(&linger, VEX_LINGER_YIELD_MAX_NS));
+    assert_true(vex_linger_budget_ns(&linger) > 0);
+    unsigned before = 0;
+    for (int i = 0; i < 5; i++) {
+        assert_false(vex_linger_learn_yield(&linger, VEX_LINGER_YIELD_MAX_NS + 1));
+        unsigned skipped = waits_skipped(&linger);
+        assert_true(skipped > before);
+        before = skipped;
+    }
+    for (int i = 0; i < 40; i++) {
+        assert_false(vex_linger_learn_yield(&linger, UINT64_MAX));
+    }
+    assert_true(waits_skipped(&linger) < 10000); /* but never for ever */
+}
+
+static void lingering_ends_with_its_budget(void **state)
+{
+    (void)state;
+    struct vex_linger linger = linger_after(2, 80000);
+    uint64_t start_ns = vex_clock_ns();
+    vex_linger_begin(&linger);
+    unsigned looks = 0;
+    while (vex_linger_more(&linger)) {
+        looks++;
+    }
+    /* Whatever the load: it ends at the budget, or because the core was away. */
+    bool in_time = vex_clock_ns() - start_ns >= 160000;
+    assert_true(in_time || linger.skip > 0);
+    assert_true(looks > 0 || linger.skip > 0);
+    vex_linger_end(&linger);
+    assert_false(vex_linger_more(&linger));
+}
+
 int main(void)
 {
     seed = vex_random_announce("test_base");
@@ -473,6 +585,12 @@ int main(void)
         cmocka_unit_test(a_broken_promise_ends_the_program),
         cmocka_unit_test(deep_checks_cost_nothing_where_they_are_off),
         cmocka_unit_test(time_never_runs_backwards),
+        cmocka_unit_test(nobody_lingers_before_waits_have_been_short),
+        cmocka_unit_test(lingering_is_for_waits_that_are_short),
+        cmocka_unit_test(nobody_lingers_on_a_single_core),
+        cmocka_unit_test(one_pause_is_forgiven_and_many_are_not),
+        cmocka_unit_test(a_core_that_others_want_is_left_to_them_for_longer_each_time),
+        cmocka_unit_test(lingering_ends_with_its_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
