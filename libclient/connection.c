@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/linger.h"
 #include "base/panic.h"
 #include "shm/wire.h"
 
@@ -33,7 +34,8 @@ struct vex_connection {
     pthread_mutex_t send_lock; /* one frame at a time; taken before `lock` */
     pthread_mutex_t lock;      /* guards what follows */
     pthread_cond_t changed;
-    bool reading; /* a thread reads for all */
+    bool reading;             /* a thread reads for all */
+    struct vex_linger linger; /* the reading thread's, also while it has given the lock up */
     struct pending *pendings;
     uint64_t next_request;
     _Atomic bool broken;
@@ -102,6 +104,7 @@ enum vex_status vex_connection_open(const char *directory, uint32_t timeout_ms,
     }
     connection->fd = fd;
     connection->next_request = 1;
+    vex_linger_init(&connection->linger, vex_linger_cores());
     (void)pthread_mutex_init(&connection->send_lock, NULL);
     (void)pthread_mutex_init(&connection->lock, NULL);
     pthread_condattr_t attributes;
@@ -164,6 +167,27 @@ static bool send_all(int fd, const void *data, size_t bytes)
         bytes -= (size_t)put;
     }
     return true;
+}
+
+/* In one piece as far as the socket takes it: two would wake the daemon twice. */
+static bool send_frame(int fd, const struct vex_frame_head *head, const void *body, size_t bytes)
+{
+    struct iovec pieces[2] = {
+        {(void *)(uintptr_t)head, sizeof(*head)},
+        {(void *)(uintptr_t)body, bytes},
+    };
+    const struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+    ssize_t put;
+    do {
+        put = sendmsg(fd, &message, MSG_NOSIGNAL);
+    } while (put < 0 && errno == EINTR);
+    if (put < 0) {
+        return false;
+    }
+    size_t done = (size_t)put;
+    size_t of_head = done < sizeof(*head) ? done : sizeof(*head);
+    return send_all(fd, (const uint8_t *)head + of_head, sizeof(*head) - of_head) &&
+           send_all(fd, (const uint8_t *)body + (done - of_head), bytes - (done - of_head));
 }
 
 /* Keeps the first descriptor that came along, closes any other. */
@@ -256,6 +280,14 @@ static void break_connection(struct vex_connection *connection)
     }
 }
 
+/* Returns when there is something to read, or when it is time to sleep for it. */
+static void linger_for_input(int fd, struct vex_linger *linger)
+{
+    struct pollfd input = {.fd = fd, .events = POLLIN};
+    while (vex_linger_more(linger) && poll(&input, 1, 0) == 0) {
+    }
+}
+
 /* False if nothing came before the deadline. */
 static bool await_input(int fd, uint64_t deadline_ns)
 {
@@ -279,12 +311,15 @@ static void read_one_reply(struct vex_connection *connection, uint64_t deadline_
     (void)pthread_mutex_unlock(&connection->lock);
     struct vex_frame_head head;
     struct vex_reply reply = {.fd = -1};
+    vex_linger_begin(&connection->linger);
+    linger_for_input(connection->fd, &connection->linger);
     if (!await_input(connection->fd, deadline_ns)) {
         (void)pthread_mutex_lock(&connection->lock);
         connection->reading = false;
         return;
     }
     bool received = receive_frame(connection->fd, &head, &reply);
+    vex_linger_end(&connection->linger);
     (void)pthread_mutex_lock(&connection->lock);
     connection->reading = false;
     if (!received) {
@@ -341,8 +376,7 @@ static bool send_request(struct vex_connection *connection, struct pending *pend
         enlist(connection, pending);
     }
     (void)pthread_mutex_unlock(&connection->lock);
-    if (usable &&
-        !(send_all(connection->fd, &head, sizeof(head)) && send_all(connection->fd, body, bytes))) {
+    if (usable && !send_frame(connection->fd, &head, body, bytes)) {
         /* A refusal may lie in the socket already: the reader decides how this ends. */
         (void)shutdown(connection->fd, SHUT_WR);
     }
