@@ -20,6 +20,8 @@
 #define REGISTERED_BYTES (1u << 20)
 /* Enough for a checkpoint's tails and a small merge. */
 #define RESERVE_BYTES (16u << 20)
+/* A write from here on takes as long to apply as the disk to store it: they go on at the same time. */
+#define LARGE_WRITE_BYTES (64u << 10)
 
 /* Scratch for one batch: ids met so far, with a number each. */
 struct id_map {
@@ -348,8 +350,14 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
         {body + head_bytes + id_bytes, bytes - head_bytes - id_bytes},
     };
     uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_WRITE, pieces, 3);
+    bool sealed = bytes >= LARGE_WRITE_BYTES && vex_log_commit(coordinator->log);
     bool applied = apply_write(coordinator, collection, &write, lsn);
     VEX_ASSERT(applied);
+    if (sealed) {
+        /* Nothing was staged since: what is captured is what was sealed. */
+        VEX_ASSERT(vex_coordinator_staged_lsn(coordinator) == lsn);
+        vex_registry_capture(coordinator->registry);
+    }
     *out_ack = (struct vex_ack_body){
         .lsn = lsn,
         .first_id = write.ids ? vex_write_id(&write, 0) : write.first_id,

@@ -423,6 +423,7 @@ static struct vex_stats_body stats_of(const struct instance *instance)
     struct vex_stats_body stats;
     memset(&stats, 0, sizeof(stats));
     vex_coordinator_stats(instance->coordinator, &stats);
+    stats.written_bytes = 0; /* the next log file is being prepared in the background */
     return stats;
 }
 
