@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "ioengine/log_priv.h"
+#include "ioengine/log_scan.h"
 #include "ioengine/store_priv.h"
 #include "ioengine/whole_file.h"
 
@@ -182,6 +184,86 @@ static void check_segments(struct check *check)
     }
 }
 
+/* ---- the log --------------------------------------------------------------------------------- */
+
+/* The file that the walk is in. */
+struct log_check {
+    struct check *check;
+    uint64_t file_number; /* 0 = none yet */
+    uint64_t first_lsn;
+    uint64_t records;
+    uint64_t batches;
+};
+
+static void tell_log_file(struct log_check *log_check)
+{
+    char path[LOG_PATH_MAX];
+    char text[TEXT_BYTES];
+    if (log_check->file_number == 0) {
+        return;
+    }
+    log_file_path(path, log_check->file_number);
+    (void)snprintf(text, sizeof(text), "%llu records from LSN %llu on, in %llu batches",
+                   (unsigned long long)log_check->records, (unsigned long long)log_check->first_lsn,
+                   (unsigned long long)log_check->batches);
+    tell(log_check->check, VEX_OK, path, text);
+}
+
+static enum vex_status enter_log_file(void *context, const struct vex_log_file *file,
+                                      struct vex_error *error)
+{
+    (void)error;
+    struct log_check *log_check = context;
+    tell_log_file(log_check);
+    log_check->file_number = file->number;
+    log_check->first_lsn = file->first_lsn;
+    log_check->records = log_check->batches = 0;
+    return VEX_OK;
+}
+
+static enum vex_status count_batch(void *context, const struct vex_log_batch *batch,
+                                   struct vex_error *error)
+{
+    (void)error;
+    struct log_check *log_check = context;
+    log_check->records += batch->records_count;
+    log_check->batches++;
+    return VEX_OK;
+}
+
+static void check_log(struct check *check)
+{
+    const struct vex_manifest *manifest = &check->manifest;
+    struct log_check log_check = {.check = check};
+    const struct vex_log_start start = {
+        .file_number = manifest->log_file,
+        .lsn = manifest->checkpoints_count > 0 ? manifest->checkpoints[0].lsn : manifest->log_lsn,
+    };
+    const struct vex_log_visitor visitor = {
+        .context = &log_check, .file = enter_log_file, .batch = count_batch};
+    struct vex_log_scan_result result = {0};
+    struct vex_error error = {.status = VEX_OK};
+    enum vex_status status =
+        vex_log_scan(check->io, manifest->uuid, &start, &visitor, &result, &error);
+    char path[LOG_PATH_MAX] = VEX_LOG_DIRECTORY;
+    char text[TEXT_BYTES];
+    if (result.file_number > 0) {
+        log_file_path(path, result.file_number);
+    }
+    if (status != VEX_OK) {
+        tell_error(check, path, &error);
+        return;
+    }
+    tell_log_file(&log_check);
+    if (result.end == VEX_LOG_END_TORN) {
+        (void)snprintf(text, sizeof(text),
+                       "offset %llu: a batch that was being written, never acknowledged: the next "
+                       "start drops it",
+                       (unsigned long long)result.offset);
+        tell(check, VEX_OK, path, text);
+    }
+}
+
 /* ---- what does not belong -------------------------------------------------------------------- */
 
 static bool is_named(const struct check *check, const char *suffix, uint64_t number)
@@ -196,6 +278,39 @@ static bool is_named(const struct check *check, const char *suffix, uint64_t num
         }
     }
     return false;
+}
+
+static void check_log_name(struct check *check, const char *name)
+{
+    char path[PATH_BYTES];
+    char numbered[LOG_PATH_MAX];
+    uint64_t number = strtoull(name, NULL, 10);
+    (void)snprintf(path, sizeof(path), VEX_LOG_DIRECTORY "/%s", name);
+    log_file_path(numbered, number);
+    if (strcmp(path, PREPARED_PATH) == 0 || strcmp(path, SPARE_PATH) == 0) {
+        tell(check, VEX_OK, path, "made ahead: the next start removes it");
+    } else if (strcmp(path, numbered) != 0) {
+        tell(check, VEX_OK, path, "not a file of ours");
+    } else if (number < check->manifest.log_file) {
+        tell(check, VEX_OK, path, "not needed: the next start removes it");
+    }
+}
+
+static void check_log_directory(struct check *check)
+{
+    struct store_listing listing;
+    struct vex_error error = {.status = VEX_OK};
+    /* No file of the log is named like those of the store, so all are among the other names. */
+    if (store_list(check->io, VEX_LOG_DIRECTORY, VEX_SEGMENT_SUFFIX, &listing, &error) != VEX_OK) {
+        tell_error(check, VEX_LOG_DIRECTORY, &error);
+        return;
+    }
+    for (size_t at = 0; at < listing.names.bytes;) {
+        const char *name = (const char *)listing.names.data + at;
+        check_log_name(check, name);
+        at += strlen(name) + 1;
+    }
+    store_listing_deinit(&listing);
 }
 
 static void check_directory(struct check *check, const char *directory, const char *suffix)
@@ -243,8 +358,10 @@ enum vex_status vex_store_check(struct vex_io *io, vex_store_report report, void
             check_checkpoint(&check, i);
         }
         check_segments(&check);
+        check_log(&check);
         check_directory(&check, VEX_CHECKPOINT_DIRECTORY, VEX_CHECKPOINT_SUFFIX);
         check_directory(&check, VEX_SEGMENT_DIRECTORY, VEX_SEGMENT_SUFFIX);
+        check_log_directory(&check);
     }
     vex_buffer_deinit(&check.named);
     return check.worst;

@@ -230,6 +230,16 @@ static enum vex_status note_older(struct vex_store *store, struct vex_error *err
 
 /* ---- the log --------------------------------------------------------------------------------- */
 
+/* A log that was repaired may go on in a file before the one that a checkpoint names. */
+static void lower_log_files(struct vex_store *store)
+{
+    uint64_t log_file = vex_log_file_number(store->log);
+    for (size_t i = 0; i < store->kept_count; i++) {
+        struct vex_manifest_checkpoint *entry = &store->kept[i].entry;
+        entry->log_file = entry->log_file > log_file ? log_file : entry->log_file;
+    }
+}
+
 static enum vex_status open_log(struct recovery *recovery, const struct vex_io_buffer *buffers,
                                 const struct vex_store_options *options)
 {
@@ -246,8 +256,12 @@ static enum vex_status open_log(struct recovery *recovery, const struct vex_io_b
     enum vex_status status =
         vex_log_open(store->io, buffers, &log_options, recovery->state->replay,
                      recovery->state->context, &store->log, &recovery->found->log, recovery->error);
-    if (status != VEX_OK || manifest->log_file > 0) {
+    if (status != VEX_OK) {
         return status;
+    }
+    lower_log_files(store);
+    if (manifest->log_file > 0) {
+        return VEX_OK;
     }
     manifest->log_file = vex_log_file_number(store->log);
     for (size_t i = 0; i < manifest->checkpoints_count; i++) { /* a backup's, from another log */

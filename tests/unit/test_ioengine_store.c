@@ -348,17 +348,30 @@ static void assert_sound(struct vex_io *io)
     }
 }
 
-/* A disk with two checkpoints (LSN 5 and 8), five segment files that they name, and records up to 10. */
-static struct vex_io *sample_disk(void)
+static void stop_in_order(struct instance *instance)
 {
-    struct vex_io *io = vex_io_memory_open();
+    struct vex_log *log = vex_store_log(instance->store);
+    assert_true(vex_log_watermark(log, true));
+    assert_true(vex_log_poll(log, true));
+    close_instance(instance);
+}
+
+/* Two checkpoints (LSN 5 and 8), five segment files that they name, and records up to 10. */
+static void make_sample(struct vex_io *io)
+{
     struct instance instance;
     open_instance(&instance, io);
     must_advance(&instance, 2);
     must_advance(&instance, 3);
     must_advance(&instance, 3);
     append(&instance, 2);
-    close_instance(&instance);
+    stop_in_order(&instance);
+}
+
+static struct vex_io *sample_disk(void)
+{
+    struct vex_io *io = vex_io_memory_open();
+    make_sample(io);
     return io;
 }
 
@@ -1100,45 +1113,54 @@ static void a_reserve_is_written_where_blocks_cannot_be_asked_for(void **state)
 
 /* ---- checking --------------------------------------------------------------------------------- */
 
-/* Every block of every file that a start would believe; the log's unused end is not such. */
+/* Flips one bit in each block of a file from `at` on. */
+static void flip_each_block(struct vex_io *io, const char *path, size_t at, size_t bytes,
+                            size_t *out_count)
+{
+    static struct vex_random random;
+    size_t all;
+    uint8_t *data = vex_io_memory_bytes(io, path, &all);
+    assert_non_null(data);
+    for (; at < bytes; at += BLOCK) {
+        size_t where = at + vex_random_below(&random, BLOCK);
+        uint8_t mask = (uint8_t)(1u << vex_random_below(&random, 8));
+        struct findings findings;
+        data[where] ^= mask;
+        struct vex_io *before = vex_io_memory_clone(io);
+        if (check(io, &findings) == VEX_OK || strcmp(findings.path, path) != 0) {
+            fail_msg("%s: a bit flipped at %zu: found in '%s': %s", path, where, findings.path,
+                     findings.text);
+        }
+        assert_true(vex_io_memory_equals(io, before));
+        vex_io_close(before);
+        data[where] ^= mask;
+        *out_count += 1;
+    }
+}
+
+/* Every block of every file that a start would believe. Not the log's unused end, and not its last, empty
+ * batch, whose damage looks like tearing and costs nothing. */
 static void checking_finds_any_flipped_bit(void **state)
 {
     (void)state;
-    struct vex_random random = vex_random_seeded(seed + 5);
     struct vex_io *io = sample_disk();
     assert_sound(io);
     const char *const directories[] = {"checkpoints", "segments"};
     size_t flipped = 0;
-    for (size_t d = 0; d < 3; d++) {
-        struct names names = {1, {"MANIFEST"}};
-        if (d < 2) {
-            names.count = 0;
-            assert_int_equal(io->ops->list(io, directories[d], note_name, &names), 0);
-        }
+    size_t bytes;
+    flip_each_block(io, "MANIFEST", 0, 2 * BLOCK, &flipped);
+    flip_each_block(io, "log/00000001.log", BLOCK, (1 + SAMPLE_LSN) * BLOCK, &flipped);
+    for (size_t d = 0; d < COUNT_OF(directories); d++) {
+        struct names names = {0};
+        assert_int_equal(io->ops->list(io, directories[d], note_name, &names), 0);
         for (size_t i = 0; i < names.count; i++) {
             char path[64];
-            (void)snprintf(path, sizeof(path), "%s%s%s", d < 2 ? directories[d] : "",
-                           d < 2 ? "/" : "", names.all[i]);
-            size_t bytes;
-            uint8_t *data = vex_io_memory_bytes(io, path, &bytes);
-            for (size_t at = 0; at < bytes; at += BLOCK) {
-                size_t where = at + vex_random_below(&random, BLOCK);
-                uint8_t mask = (uint8_t)(1u << vex_random_below(&random, 8));
-                struct findings findings;
-                data[where] ^= mask;
-                struct vex_io *before = vex_io_memory_clone(io);
-                if (check(io, &findings) == VEX_OK || strcmp(findings.path, path) != 0) {
-                    fail_msg("%s: a bit flipped at %zu: found in '%s': %s", path, where,
-                             findings.path, findings.text);
-                }
-                assert_true(vex_io_memory_equals(io, before));
-                vex_io_close(before);
-                data[where] ^= mask;
-                flipped++;
-            }
+            (void)snprintf(path, sizeof(path), "%s/%s", directories[d], names.all[i]);
+            assert_non_null(vex_io_memory_bytes(io, path, &bytes));
+            flip_each_block(io, path, 0, bytes, &flipped);
         }
     }
-    assert_int_equal(flipped, 2 + 2 * 2 + 5 * 3);
+    assert_int_equal(flipped, 2 + SAMPLE_LSN + 2 * 2 + 5 * 3);
     assert_sound(io);
     vex_io_close(io);
 }
@@ -1147,7 +1169,7 @@ static void checking_finds_what_is_missing(void **state)
 {
     (void)state;
     const char *const paths[] = {"MANIFEST", SAMPLE_NEWER, SAMPLE_OLDER,
-                                 "segments/0000000000000006.seg"};
+                                 "segments/0000000000000006.seg", "log/00000001.log"};
     struct vex_io *base = sample_disk();
     for (size_t i = 0; i < COUNT_OF(paths); i++) {
         struct vex_io *io = vex_io_memory_clone(base);
@@ -1176,6 +1198,365 @@ static void checking_reports_a_disk_that_cannot_be_read(void **state)
         }
     }
     vex_io_close(inner);
+}
+
+/* Findings that are no faults are told, too: all that is there, and what does not belong. */
+static void checking_tells_of_every_file(void **state)
+{
+    (void)state;
+    struct vex_io *io = sample_disk();
+    struct findings findings;
+    assert_int_equal(check(io, &findings), VEX_OK);
+    assert_int_equal(findings.reports, 1 + 2 + 5 + 1);
+    const char *const others[] = {"log/prepared",
+                                  "log/00000000.log",
+                                  "log/notes",
+                                  "segments/00000000000000aa.seg",
+                                  "segments/00000000000000aa.seg.new",
+                                  "checkpoints/0000000000000001.ckpt"};
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        vex_io_memory_put(io, others[i], "x", 1);
+    }
+    assert_int_equal(check(io, &findings), VEX_OK);
+    assert_int_equal(findings.reports, 1 + 2 + 5 + 1 + COUNT_OF(others));
+    vex_io_close(io);
+}
+
+/* ---- backups ---------------------------------------------------------------------------------- */
+
+struct disk {
+    struct vex_temp_dir directory;
+    struct vex_io *io;
+    struct vex_io *fault; /* in front of it, passing all on unless `plan` says otherwise */
+    struct vex_io_fault_plan plan;
+    struct instance instance;
+};
+
+/* A running instance with the sample on a real disk. */
+static int make_disk(void **state)
+{
+    static struct disk disk;
+    disk = (struct disk){0};
+    vex_temp_dir_make(&disk.directory);
+    assert_int_equal(vex_io_sync_open(disk.directory.fd, &disk.io), 0);
+    disk.fault = vex_io_fault_open(disk.io, vex_io_fault_planned, &disk.plan);
+    make_sample(disk.io);
+    open_instance(&disk.instance, disk.fault);
+    *state = &disk;
+    return 0;
+}
+
+/* For what is done many times over; links work there as well. */
+static int make_ram_disk(void **state)
+{
+    const char *given = getenv("TMPDIR");
+    char *before = given ? strdup(given) : NULL;
+    if (access("/dev/shm", W_OK) == 0) {
+        (void)setenv("TMPDIR", "/dev/shm", 1);
+    }
+    int result = make_disk(state);
+    if (before) {
+        (void)setenv("TMPDIR", before, 1);
+    } else {
+        (void)unsetenv("TMPDIR");
+    }
+    free(before);
+    return result;
+}
+
+static int remove_disk(void **state)
+{
+    struct disk *disk = *state;
+    close_instance(&disk->instance);
+    vex_io_close(disk->fault);
+    vex_io_close(disk->io);
+    vex_temp_dir_remove(&disk->directory);
+    return 0;
+}
+
+static bool exists(const struct disk *disk, const char *path)
+{
+    struct stat info;
+    return fstatat(disk->directory.fd, path, &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static enum vex_status back_up(struct disk *disk, const char *path, struct vex_error *error)
+{
+    uint64_t lsn = 0;
+    uint64_t bytes = 0;
+    enum vex_status status =
+        vex_store_backup(disk->instance.store, path, NULL, &lsn, &bytes, error);
+    if (status == VEX_OK) {
+        assert_int_equal(lsn, 8);
+        /* three segments, the checkpoint, the manifest */
+        assert_int_equal(bytes, (3 * 3 + 2 + 2) * BLOCK);
+    }
+    return status;
+}
+
+static void must_back_up(struct disk *disk, const char *path)
+{
+    struct vex_error error = {.status = VEX_OK};
+    if (back_up(disk, path, &error) != VEX_OK) {
+        fail_msg("%s: %s", vex_base_status_name(error.status), error.message);
+    }
+    char part[128];
+    (void)snprintf(part, sizeof(part), "%s.part", path);
+    assert_false(exists(disk, part));
+}
+
+/* Sound, an instance by itself, and one that goes on, with every record up to the checkpoint. */
+static void assert_is_backup(struct disk *disk, const char *path)
+{
+    int fd = openat(disk->directory.fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    struct vex_io *io = NULL;
+    struct instance instance;
+    assert_int_equal(vex_io_sync_open(fd, &io), 0);
+    assert_sound(io);
+    assert_int_equal(files_in(io, "segments"), 3);
+    open_instance(&instance, io);
+    assert_int_equal(instance.recovery.checkpoint_lsn, 8);
+    assert_int_equal(instance.app.last_lsn, 8);
+    assert_memory_equal(vex_store_uuid(instance.store), vex_store_uuid(disk->instance.store), 16);
+    append(&instance, 3);
+    close_instance(&instance);
+    assert_goes_on(io, 11);
+    vex_io_close(io);
+    (void)close(fd);
+}
+
+static void a_backup_is_an_instance(void **state)
+{
+    struct disk *disk = *state;
+    must_back_up(disk, "first");
+    must_back_up(disk, "second");
+    struct stat info;
+    assert_int_equal(fstatat(disk->directory.fd, "first/segments/0000000000000006.seg", &info, 0),
+                     0);
+    assert_int_equal(info.st_nlink, 3);
+    assert_is_backup(disk, "first");
+    /* The original goes on, and a second one is as good as the first. */
+    must_advance(&disk->instance, 2);
+    must_advance(&disk->instance, 2);
+    assert_is_backup(disk, "second");
+    assert_sound(disk->io);
+}
+
+static void a_backup_of_a_backup_is_an_instance(void **state)
+{
+    struct disk *disk = *state;
+    must_back_up(disk, "first");
+    int fd = openat(disk->directory.fd, "first", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    struct vex_io *io = NULL;
+    struct instance instance;
+    uint64_t lsn;
+    uint64_t bytes;
+    assert_int_equal(vex_io_sync_open(fd, &io), 0);
+    open_instance(&instance, io);
+    assert_int_equal(vex_store_backup(instance.store, "../second", NULL, &lsn, &bytes, NULL),
+                     VEX_OK);
+    close_instance(&instance);
+    vex_io_close(io);
+    (void)close(fd);
+    assert_is_backup(disk, "second");
+}
+
+/* A backup has one checkpoint and no log before it, so there is nothing to fall back to. */
+static void a_backup_with_a_damaged_checkpoint_is_refused(void **state)
+{
+    struct disk *disk = *state;
+    must_back_up(disk, "first");
+    int fd = openat(disk->directory.fd, "first", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    struct vex_io *io = NULL;
+    struct vex_error error;
+    assert_int_equal(vex_io_sync_open(fd, &io), 0);
+    assert_int_equal(io->ops->unlink(io, SAMPLE_NEWER), 0);
+    for (unsigned attempt = 0; attempt < 2; attempt++) {
+        struct instance instance = {0};
+        assert_int_equal(try_open(&instance, io, &small, &error), VEX_ERR_CORRUPT);
+        assert_non_null(strstr(error.message, SAMPLE_NEWER));
+    }
+    vex_io_close(io);
+    (void)close(fd);
+}
+
+static void files_are_copied_where_links_cannot_be_had(void **state)
+{
+    struct disk *disk = *state;
+    const int failures[] = {EXDEV, EPERM, EMLINK, EOPNOTSUPP};
+    for (size_t i = 0; i < COUNT_OF(failures); i++) {
+        char path[32];
+        char segment[96];
+        struct stat info;
+        (void)snprintf(path, sizeof(path), "copy%zu", i);
+        (void)snprintf(segment, sizeof(segment), "%s/segments/0000000000000006.seg", path);
+        disk->plan = (struct vex_io_fault_plan){VEX_IO_LINK, 1, true, {failures[i], 0}, false};
+        must_back_up(disk, path);
+        assert_true(disk->plan.happened);
+        disk->plan.nth = 0;
+        assert_int_equal(fstatat(disk->directory.fd, segment, &info, 0), 0);
+        assert_int_equal(info.st_nlink, 1);
+        assert_is_backup(disk, path);
+    }
+}
+
+static void what_is_there_is_not_overwritten(void **state)
+{
+    struct disk *disk = *state;
+    struct vex_error error;
+    int fd = openat(disk->directory.fd, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    assert_int_equal(mkdirat(disk->directory.fd, "empty", 0700), 0);
+    must_back_up(disk, "backup");
+    const char *const paths[] = {"file", "empty", "backup", ".", "segments", "MANIFEST"};
+    for (size_t i = 0; i < COUNT_OF(paths); i++) {
+        assert_int_equal(back_up(disk, paths[i], &error), VEX_ERR_EXISTS);
+        char part[32];
+        (void)snprintf(part, sizeof(part), "%s.part", paths[i]);
+        assert_false(exists(disk, part));
+    }
+    assert_is_backup(disk, "backup");
+}
+
+static void impossible_paths_are_refused(void **state)
+{
+    struct disk *disk = *state;
+    struct vex_error error;
+    static char longest[2000];
+    memset(longest, 'x', sizeof(longest) - 1);
+    assert_int_equal(back_up(disk, "", &error), VEX_ERR_INVALID);
+    assert_int_equal(back_up(disk, "backup/", &error), VEX_ERR_INVALID);
+    assert_int_equal(back_up(disk, longest, &error), VEX_ERR_INVALID);
+    assert_int_equal(back_up(disk, "nowhere/backup", &error), VEX_ERR_IO);
+    assert_non_null(strstr(error.message, "nowhere/backup.part"));
+    assert_int_equal(back_up(disk, "MANIFEST/backup", &error), VEX_ERR_EXISTS);
+    char absolute[VEX_TEMP_PATH_MAX + 32];
+    (void)snprintf(absolute, sizeof(absolute), "%s/absolute", disk->directory.path);
+    must_back_up(disk, absolute);
+    assert_is_backup(disk, "absolute");
+}
+
+static void without_a_checkpoint_there_is_nothing_to_back_up(void **state)
+{
+    (void)state;
+    struct vex_io *io = vex_io_memory_open();
+    struct instance instance;
+    uint64_t lsn;
+    uint64_t bytes;
+    open_instance(&instance, io);
+    append(&instance, 1);
+    assert_int_equal(vex_store_backup(instance.store, "backup", NULL, &lsn, &bytes, NULL),
+                     VEX_ERR_INVALID);
+    close_instance(&instance);
+    vex_io_close(io);
+}
+
+static void leftovers_of_an_earlier_attempt_are_replaced(void **state)
+{
+    struct disk *disk = *state;
+    struct vex_io *io = disk->io;
+    const char *const directories[] = {"b.part", "b.part/segments", "b.part/checkpoints"};
+    const char *const files[] = {"b.part/segments/0000000000000006.seg",
+                                 "b.part/segments/0000000000000099.seg",
+                                 "b.part/segments/0000000000000099.seg.new",
+                                 "b.part/checkpoints/0000000000000001.ckpt",
+                                 "b.part/MANIFEST",
+                                 "b.part/MANIFEST.new"};
+    for (size_t i = 0; i < COUNT_OF(directories); i++) {
+        assert_int_equal(io->ops->make_directory(io, directories[i]), 0);
+    }
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        struct vex_file file;
+        assert_int_equal(io->ops->open_file(io, files[i], VEX_FILE_CREATE, &file), 0);
+        io->ops->close_file(io, &file);
+    }
+    must_back_up(disk, "b");
+    assert_false(exists(disk, "b/MANIFEST.new"));
+    assert_is_backup(disk, "b");
+}
+
+struct patience {
+    unsigned pauses;
+    uint64_t bytes;
+};
+
+static bool be_patient(void *context, uint64_t bytes)
+{
+    struct patience *patience = context;
+    patience->bytes += bytes;
+    return patience->pauses-- > 0;
+}
+
+static void a_backup_can_be_given_up(void **state)
+{
+    struct disk *disk = *state;
+    for (int links = 0; links < 2; links++) {
+        disk->plan =
+            (struct vex_io_fault_plan){VEX_IO_LINK, links ? 0 : 1, true, {EXDEV, 0}, false};
+        for (unsigned pauses = 0; pauses <= 4; pauses++) {
+            struct patience patience = {pauses, 0};
+            const struct vex_pace pace = {be_patient, &patience};
+            uint64_t lsn;
+            uint64_t bytes;
+            const char *path = links ? "linked" : "copied";
+            enum vex_status status =
+                vex_store_backup(disk->instance.store, path, &pace, &lsn, &bytes, NULL);
+            assert_int_equal(status, pauses < 4 ? VEX_ERR_UNAVAILABLE : VEX_OK);
+            assert_true(exists(disk, path) == (pauses == 4));
+            assert_true(patience.bytes == 0 || !links);
+        }
+    }
+    disk->plan.nth = 0;
+    assert_is_backup(disk, "linked");
+    assert_is_backup(disk, "copied");
+}
+
+/* Whole or not there, with links and with copies; and the instance does not mind. */
+static void a_backup_survives_any_failing_call(void **state)
+{
+    struct disk *disk = *state;
+    unsigned number = 0;
+    size_t happened_count = 0;
+    for (int call = 0; call < VEX_IO_CALLS_COUNT; call++) {
+        bool happened = true;
+        for (uint64_t nth = 1; happened && nth < 40; nth++) {
+            const struct vex_io_decision some[] = {{EIO, 0}, {ENOSPC, 0}, {EIO, SIZE_MAX}};
+            for (size_t i = 0; i < COUNT_OF(some); i++) {
+                char path[32];
+                struct vex_error error = {.status = VEX_OK};
+                (void)snprintf(path, sizeof(path), "backup%u", number++);
+                disk->plan = (struct vex_io_fault_plan){
+                    (enum vex_io_call)call,
+                    vex_io_fault_count(disk->fault, (enum vex_io_call)call) + nth, false, some[i],
+                    false};
+                enum vex_status status = back_up(disk, path, &error);
+                happened = disk->plan.happened;
+                happened_count += happened;
+                disk->plan.nth = 0;
+                assert_true(happened || status == VEX_OK);
+                if (status != VEX_OK) {
+                    assert_int_equal(status,
+                                     some[i].error == ENOSPC ? VEX_ERR_NO_SPACE : VEX_ERR_IO);
+                }
+                if (!exists(disk, path)) {
+                    assert_int_not_equal(status, VEX_OK);
+                    must_back_up(disk, path);
+                }
+            }
+        }
+    }
+    assert_true(happened_count > 60);
+    for (unsigned i = 0; i < number; i += 7) {
+        char path[32];
+        (void)snprintf(path, sizeof(path), "backup%u", i);
+        assert_is_backup(disk, path);
+    }
+    must_advance(&disk->instance, 1);
+    assert_sound(disk->io);
 }
 
 /* ---- two threads ------------------------------------------------------------------------------ */
@@ -1237,6 +1618,9 @@ static void checkpoints_run_beside_the_log(void **state)
     vex_io_close(io);
 }
 
+#define ON_RAM_DISK(test) cmocka_unit_test_setup_teardown(test, make_ram_disk, remove_disk)
+#define ON_DISK(test) cmocka_unit_test_setup_teardown(test, make_disk, remove_disk)
+
 int main(void)
 {
     seed = vex_random_announce("test_ioengine_store");
@@ -1271,6 +1655,17 @@ int main(void)
         cmocka_unit_test(checking_finds_any_flipped_bit),
         cmocka_unit_test(checking_finds_what_is_missing),
         cmocka_unit_test(checking_reports_a_disk_that_cannot_be_read),
+        cmocka_unit_test(checking_tells_of_every_file),
+        ON_DISK(a_backup_is_an_instance),
+        ON_DISK(a_backup_of_a_backup_is_an_instance),
+        ON_DISK(a_backup_with_a_damaged_checkpoint_is_refused),
+        ON_DISK(files_are_copied_where_links_cannot_be_had),
+        ON_DISK(what_is_there_is_not_overwritten),
+        ON_DISK(impossible_paths_are_refused),
+        cmocka_unit_test(without_a_checkpoint_there_is_nothing_to_back_up),
+        ON_DISK(leftovers_of_an_earlier_attempt_are_replaced),
+        ON_DISK(a_backup_can_be_given_up),
+        ON_RAM_DISK(a_backup_survives_any_failing_call),
         cmocka_unit_test(checkpoints_run_beside_the_log),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
