@@ -16,7 +16,7 @@
 #define MANIFEST_MAGIC 0x4d584556u /* "VEXM" */
 #define MANIFEST_VERSION 2u
 #define CHECKSUM_OFFSET (VEX_BLOCK_BYTES - sizeof(uint64_t))
-#define SEQUENCE_MAX (UINT64_MAX - VEX_MANIFEST_SLOTS)
+#define SEQUENCE_MAX ((uint64_t)INT64_MAX) /* nobody gets there by writing */
 
 struct slot {
     uint32_t magic;
@@ -116,7 +116,7 @@ static void encode_slot(uint8_t *block, const struct vex_manifest *manifest)
         .created_ms = manifest->created_ms,
         .log_file = manifest->log_file,
         .log_lsn = manifest->log_lsn,
-        .checkpoints_count = manifest->checkpoints_count,
+        .checkpoints_count = (uint32_t)manifest->checkpoints_count,
     };
     memcpy(slot.uuid, manifest->uuid, sizeof(slot.uuid));
     memcpy(slot.checkpoints, manifest->checkpoints,

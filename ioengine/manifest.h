@@ -40,7 +40,7 @@ struct vex_manifest {
     uint64_t created_ms; /* wall clock */
     uint64_t log_file;   /* first file of the log that is needed; 0 = the log is yet to be made */
     uint64_t log_lsn;    /* the log has every record above this LSN; 0 = every record there was */
-    uint32_t checkpoints_count;
+    size_t checkpoints_count;
     struct vex_manifest_checkpoint checkpoints[VEX_MANIFEST_CHECKPOINTS_MAX]; /* newest first */
 };
 

@@ -78,7 +78,7 @@ static bool check_slots(struct check *check, const uint8_t *pages, size_t bytes)
         return false;
     }
     char text[TEXT_BYTES];
-    (void)snprintf(text, sizeof(text), "%s; %u checkpoint%s, log from file %llu",
+    (void)snprintf(text, sizeof(text), "%s; %zu checkpoint%s, log from file %llu",
                    equal ? "both slots say the same" : "one slot counts",
                    check->manifest.checkpoints_count,
                    check->manifest.checkpoints_count == 1 ? "" : "s",

@@ -16,9 +16,11 @@
 
 #include "base/bytes.h"
 #include "base/panic.h"
+#include "ioengine/checkpoint.h"
 #include "ioengine/log.h"
 #include "ioengine/manifest.h"
 #include "ioengine/record.h"
+#include "ioengine/segment_file.h"
 #include "shm/layout.h"
 #include "shm/wire.h"
 #include "tests/lib/io_memory.h"
@@ -186,6 +188,8 @@ static void make_segment(void)
     save("segment", "raw", raw, sizeof(raw));
 }
 
+#define SLOT_INPUT 160u /* as in fuzz_manifest.c */
+
 static void make_manifest(void)
 {
     struct vex_io *io = vex_io_memory_open();
@@ -193,18 +197,114 @@ static void make_manifest(void)
     enum vex_status status = vex_manifest_open(io, &manifest, NULL);
     VEX_ASSERT(status == VEX_OK);
     size_t bytes;
-    const uint8_t *file = vex_io_memory_bytes(io, "MANIFEST", &bytes);
-    uint8_t seed[1 + 128] = {0};
-    memcpy(seed + 1, file, 64);
+    uint8_t seed[1 + 2 * SLOT_INPUT] = {3};
+    uint8_t *first = seed + 1;
+    uint8_t *second = first + SLOT_INPUT;
+    memcpy(first, vex_io_memory_bytes(io, "MANIFEST", &bytes), SLOT_INPUT);
     save("manifest", "one_slot", seed, sizeof(seed));
-    memcpy(seed + 65, file, 64);
-    seed[65 + 8] = 2; /* the sequence */
-    seed[0] = 3;
+    memcpy(second, vex_io_memory_bytes(io, "MANIFEST", &bytes) + VEX_BLOCK_BYTES, SLOT_INPUT);
     save("manifest", "two_slots", seed, sizeof(seed));
-    seed[65 + 4] = 2; /* the version */
+    manifest.log_file = 2;
+    manifest.log_lsn = 5;
+    manifest.checkpoints_count = 2;
+    manifest.checkpoints[0] = (struct vex_manifest_checkpoint){4, 20, 3, 4096, 1};
+    manifest.checkpoints[1] = (struct vex_manifest_checkpoint){3, 5, 2, 8192, 2};
+    status = vex_manifest_write(io, &manifest, NULL);
+    VEX_ASSERT(status == VEX_OK);
+    memcpy(second, vex_io_memory_bytes(io, "MANIFEST", &bytes) + VEX_BLOCK_BYTES, SLOT_INPUT);
+    save("manifest", "slots_differ", seed, sizeof(seed));
+    memcpy(first, vex_io_memory_bytes(io, "MANIFEST", &bytes), SLOT_INPUT);
+    save("manifest", "checkpoints", seed, sizeof(seed));
+    second[4] = 3; /* the version */
     save("manifest", "other_version", seed, sizeof(seed));
     seed[0] = 4 | 3 | 8 * 20;
     save("manifest", "cut", seed, sizeof(seed));
+    vex_io_close(io);
+}
+
+/* ---- checkpoint and segment files ------------------------------------------------------------ */
+
+static const uint8_t store_uuid[16] = "fuzzing instance";
+
+static void save_file(const char *folder, const char *name, uint8_t flags, struct vex_io *io,
+                      const char *path)
+{
+    struct vex_buffer seed = {0};
+    size_t bytes;
+    const uint8_t *file = vex_io_memory_bytes(io, path, &bytes);
+    const uint8_t head[2] = {flags, (uint8_t)(bytes / VEX_BLOCK_BYTES - 1)};
+    append(&seed, head, sizeof(head));
+    append(&seed, file, bytes);
+    /* The rest is zero anyway, if the fuzzer makes the checksum right. */
+    while (flags && seed.bytes > 2 && seed.data[seed.bytes - 1] == 0) {
+        seed.bytes--;
+    }
+    save(folder, name, seed.data, seed.bytes);
+    vex_buffer_deinit(&seed);
+}
+
+static void make_checkpoint(void)
+{
+    const uint64_t segments[] = {1, 2, 9};
+    struct vex_io *io = vex_io_memory_open();
+    struct vex_checkpoint checkpoint = {7, 100, 3, NULL, 0, NULL, 0};
+    uint64_t bytes;
+    uint64_t hash;
+    char path[VEX_CHECKPOINT_PATH_BYTES];
+    vex_checkpoint_path(path, checkpoint.number);
+    enum vex_status status = vex_checkpoint_write(io, store_uuid, &checkpoint, &bytes, &hash, NULL);
+    VEX_ASSERT(status == VEX_OK);
+    save_file("checkpoint", "empty", 0, io, path);
+    checkpoint.segments = segments;
+    checkpoint.segments_count = 3;
+    checkpoint.body = (const uint8_t *)"the state of somebody";
+    checkpoint.body_bytes = 21;
+    status = vex_checkpoint_write(io, store_uuid, &checkpoint, &bytes, &hash, NULL);
+    VEX_ASSERT(status == VEX_OK);
+    uint8_t *file = vex_io_memory_bytes(io, path, &bytes);
+    memset(file + bytes - sizeof(hash), 0, sizeof(hash));
+    save_file("checkpoint", "small", 1, io, path);
+    file[48] = 0xff; /* more segments than there is room for */
+    file[49] = 0xff;
+    save_file("checkpoint", "many_segments", 3, io, path);
+    file[48] = 3;
+    file[49] = 0;
+    file[4] = 2;
+    save_file("checkpoint", "other_version", 3, io, path);
+    vex_io_close(io);
+}
+
+static void make_segment_file(void)
+{
+    const struct vex_segment_file shape = {
+        7,
+        5,
+        12 * VEX_BLOCK_BYTES,
+        2,
+        {{0, VEX_BLOCK_BYTES}, {8 * VEX_BLOCK_BYTES, 2 * VEX_BLOCK_BYTES}}};
+    struct vex_io *io = vex_io_memory_open();
+    void *image = NULL;
+    int failure = posix_memalign(&image, VEX_BLOCK_BYTES, (size_t)shape.image_bytes);
+    VEX_ASSERT(failure == 0);
+    memset(image, 0, (size_t)shape.image_bytes);
+    memcpy(image, "image", 5);
+    uint64_t bytes;
+    char path[VEX_SEGMENT_PATH_BYTES];
+    vex_segment_file_path(path, shape.number);
+    enum vex_status status =
+        vex_segment_file_write(io, store_uuid, &shape, image, NULL, &bytes, NULL);
+    VEX_ASSERT(status == VEX_OK);
+    save_file("segment_file", "two_extents", 3, io, path);
+    size_t file_bytes;
+    uint8_t *file = vex_io_memory_bytes(io, path, &file_bytes);
+    file[73] ^= 0x10; /* an extent elsewhere */
+    save_file("segment_file", "moved_extent", 3, io, path);
+    file[73] ^= 0x30; /* and over the other one */
+    save_file("segment_file", "far_extent", 3, io, path);
+    file[36] = 33; /* extents */
+    save_file("segment_file", "many_extents", 1, io, path);
+    save_file("segment_file", "cut", 1 | 4, io, path);
+    free(image);
     vex_io_close(io);
 }
 
@@ -243,7 +343,9 @@ int main(int argc, char **argv)
     make_wire();
     make_log();
     make_segment();
+    make_segment_file();
     make_manifest();
+    make_checkpoint();
     make_control();
     return 0;
 }
