@@ -594,6 +594,9 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
     if (note[0]) {
         vex_trace("%s", note);
     }
+    if (options->wrap_io) {
+        coordinator->io = options->wrap_io(coordinator->io, options->wrap_context);
+    }
     const struct vex_store_options store_options = {
         .log_file_bytes_min = options->log_file_bytes_min,
         .log_file_bytes_max = options->log_file_bytes_max,

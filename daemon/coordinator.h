@@ -30,7 +30,10 @@ struct vex_coordinator_options {
     uint64_t log_file_bytes_min;
     uint64_t log_file_bytes_max;
     uint64_t checkpoint_bytes; /* of log that are worth one; 0 = by the amount of data */
-    bool quarantine;           /* start without the collections whose segment files are damaged */
+    /* For tests: a disk in front of the real one, closed with it. NULL = none. */
+    struct vex_io *(*wrap_io)(struct vex_io *io, void *context);
+    void *wrap_context;
+    bool quarantine; /* start without the collections whose segment files are damaged */
 };
 
 /* Opens or makes the instance in `directory_fd`, which is the working directory, loads its checkpoint,

@@ -106,12 +106,11 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
     return VEX_OK;
 }
 
-void vex_upkeep_close(struct vex_upkeep *upkeep)
+/* Ends the worker and takes what it has done into the books. */
+static void stop_worker(struct vex_upkeep *upkeep)
 {
-    if (!upkeep) {
-        return;
-    }
     vex_worker_stop(upkeep->worker);
+    upkeep->worker = NULL;
     if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
         vex_checkpoint_finish(&upkeep->checkpoint, upkeep->registry);
     }
@@ -121,7 +120,15 @@ void vex_upkeep_close(struct vex_upkeep *upkeep)
         }
         vex_registry_abort_merge(upkeep->registry);
     }
-    free(upkeep);
+    upkeep->running = RUNNING_NOTHING;
+}
+
+void vex_upkeep_close(struct vex_upkeep *upkeep)
+{
+    if (upkeep) {
+        stop_worker(upkeep);
+        free(upkeep);
+    }
 }
 
 int vex_upkeep_event_fd(const struct vex_upkeep *upkeep)
@@ -290,10 +297,10 @@ void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep)
 {
     struct vex_log *log = vex_store_log(upkeep->store);
     uint64_t tail = log_bytes(upkeep) - upkeep->log_mark;
-    if (upkeep->running != RUNNING_NOTHING || upkeep->quarantine || vex_log_failure(log) ||
-        tail < TAIL_BYTES_QUIET) {
+    if (upkeep->quarantine || vex_log_failure(log) || tail < TAIL_BYTES_QUIET) {
         return;
     }
+    stop_worker(upkeep);
     upkeep->stage = STAGE_NONE;
     upkeep->checkpoint_wanted = true;
     vex_upkeep_at_rest(upkeep);

@@ -37,7 +37,8 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
                                 struct vex_error *error);
 /* Gives up what is running. NULL is allowed. */
 void vex_upkeep_close(struct vex_upkeep *upkeep);
-/* A checkpoint before an orderly end, if it saves the next start much. Everything is durable. */
+/* A checkpoint before an orderly end, if it saves the next start much; gives up what is running. Everything is
+ * durable, and nothing but vex_upkeep_close comes after it. */
 void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep);
 
 /* Readable when the worker has something to report. */
