@@ -1,6 +1,6 @@
 #include "daemon/checkpoint.h"
 
-#include <stdio.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,6 +199,9 @@ struct pending {
     struct vex_segment_load *loads;
     size_t count;
     size_t capacity;
+    /* Of allocating their memory. */
+    enum vex_status status;
+    struct vex_error error;
 };
 
 static void pending_deinit(struct pending *pending)
@@ -226,11 +229,7 @@ static enum vex_status make_memory(const struct vex_checkpoint_restore *restore,
     if (vex_segment_memory_bytes(&shape) == 0) {
         return vex_error_set(error, VEX_ERR_CORRUPT, "checkpoint: a segment's shape is impossible");
     }
-    struct vex_segment_range ranges[VEX_SEGMENT_RANGES_MAX];
-    uint32_t image_count = 0;
-    uint32_t count = vex_segment_used_ranges(&shape, item->image.rows, item->image.payload_bytes,
-                                             ranges, &image_count);
-    return vex_home_create(restore->key, &shape, ranges, count, &item->home, error);
+    return vex_home_create(restore->key, &shape, false, &item->home, error);
 }
 
 static enum vex_status read_homes(const struct vex_checkpoint_restore *restore,
@@ -293,6 +292,52 @@ static enum vex_status read_collections(const struct vex_checkpoint_restore *res
     }
     vex_registry_set_next_collection_id(restore->registry, head->next_collection_id);
     return vex_image_read_end(cursor, error);
+}
+
+/* Runs beside the reading: the kernel clears pages about twice as fast as a disk delivers them. A read that
+ * gets ahead allocates its pages itself, or fails where this fails, too. */
+static void *allocate_all(void *argument)
+{
+    struct pending *pending = argument;
+    pending->status = VEX_OK;
+    for (size_t i = 0; i < pending->count && pending->status == VEX_OK; i++) {
+        const struct pending_home *item = &pending->homes[i];
+        pending->status = vex_home_allocate(item->home, item->image.rows, item->image.payload_bytes,
+                                            &pending->error);
+    }
+    return NULL;
+}
+
+static enum vex_status load_all(struct pending *pending, struct vex_store *store,
+                                struct vex_error *error)
+{
+    pending->loads = calloc(pending->count + 1, sizeof(*pending->loads));
+    if (!pending->loads) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "checkpoint: out of memory");
+    }
+    for (size_t i = 0; i < pending->count; i++) {
+        pending->loads[i] = (struct vex_segment_load){
+            .number = pending->homes[i].image.file_number,
+            .tag = pending->homes[i].collection->facts.id,
+            .memory = pending->homes[i].home->region.memory,
+            .image_bytes = pending->homes[i].home->region.bytes,
+        };
+    }
+    pthread_t thread;
+    bool beside = pthread_create(&thread, NULL, allocate_all, pending) == 0;
+    if (!beside) {
+        (void)allocate_all(pending);
+    }
+    /* Each load has its own status. */
+    (void)vex_segment_files_load(vex_store_io(store), vex_store_uuid(store), pending->loads,
+                                 pending->count, NULL);
+    if (beside) {
+        (void)pthread_join(thread, NULL);
+    }
+    if (pending->status != VEX_OK && error) {
+        *error = pending->error;
+    }
+    return pending->status;
 }
 
 /* Errors go to the collection if it may be set aside, else to the caller. */
@@ -370,26 +415,8 @@ enum vex_status vex_checkpoint_restore(struct vex_checkpoint_restore *restore,
     if (status == VEX_OK) {
         status = read_collections(restore, &cursor, &head, &pending, error);
     }
-    if (status == VEX_OK) {
-        pending.loads = calloc(pending.count + 1, sizeof(*pending.loads));
-        if (!pending.loads) {
-            status = vex_error_set(error, VEX_ERR_NOMEM, "checkpoint: out of memory");
-        }
-    }
-    if (status == VEX_OK) {
-        for (size_t i = 0; i < pending.count; i++) {
-            pending.loads[i] = (struct vex_segment_load){
-                .number = pending.homes[i].image.file_number,
-                .tag = pending.homes[i].collection->facts.id,
-                .memory = pending.homes[i].home->region.memory,
-                .image_bytes = pending.homes[i].home->region.bytes,
-            };
-        }
-        /* Each load has its own status. */
-        (void)vex_segment_files_load(vex_store_io(store), vex_store_uuid(store), pending.loads,
-                                     pending.count, NULL);
-        status = judge_loads(restore, &pending, error);
-    }
+    status = status == VEX_OK ? load_all(&pending, store, error) : status;
+    status = status == VEX_OK ? judge_loads(restore, &pending, error) : status;
     status = status == VEX_OK ? attach_homes(restore, &pending, error) : status;
     pending_deinit(&pending);
     return status;

@@ -6,11 +6,15 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-static enum vex_status allocate(struct vex_home *home, const struct vex_segment_range *ranges,
-                                uint32_t ranges_count, struct vex_error *error)
+enum vex_status vex_home_allocate(struct vex_home *home, uint32_t rows, uint64_t payload_bytes,
+                                  struct vex_error *error)
 {
+    struct vex_segment_range ranges[VEX_SEGMENT_RANGES_MAX];
+    uint32_t image_count = 0;
+    uint32_t count =
+        vex_segment_used_ranges(&home->shape, rows, payload_bytes, ranges, &image_count);
     enum vex_status status = VEX_OK;
-    for (uint32_t i = 0; i < ranges_count && status == VEX_OK; i++) {
+    for (uint32_t i = 0; i < count && status == VEX_OK; i++) {
         status = vex_region_allocate(&home->region, ranges[i].offset, ranges[i].bytes, error);
         home->held_bytes += ranges[i].bytes;
     }
@@ -18,8 +22,7 @@ static enum vex_status allocate(struct vex_home *home, const struct vex_segment_
 }
 
 enum vex_status vex_home_create(const uint8_t *key, const struct vex_segment_shape *shape,
-                                const struct vex_segment_range *ranges, uint32_t ranges_count,
-                                struct vex_home **out_home, struct vex_error *error)
+                                bool allocate, struct vex_home **out_home, struct vex_error *error)
 {
     *out_home = NULL;
     uint64_t bytes = vex_segment_memory_bytes(shape);
@@ -44,8 +47,10 @@ enum vex_status vex_home_create(const uint8_t *key, const struct vex_segment_sha
         numa_interleave_memory(home->region.memory, bytes, numa_all_nodes_ptr);
     }
     home->shape = *shape;
-    const struct vex_segment_range all = {0, bytes};
-    status = allocate(home, ranges ? ranges : &all, ranges ? ranges_count : 1, error);
+    if (allocate) {
+        status = vex_region_allocate(&home->region, 0, bytes, error);
+        home->held_bytes = bytes;
+    }
     if (status != VEX_OK) {
         vex_home_destroy(home, true);
         return status;

@@ -30,13 +30,15 @@ struct vex_home {
 };
 
 /*
- * Memory for a segment of this shape, allocated within `ranges` only (NULL = everywhere), zero-filled; no
- * segment in it yet: vex_segment_create or vex_segment_restore on home->writer comes next. Errors: LIMIT,
- * NO_SPACE, NOMEM, IO.
+ * Memory for a segment of this shape, zero-filled; no segment in it yet: vex_segment_create or
+ * vex_segment_restore on home->writer comes next. `allocate`: all of it can be stored to; else vex_home_allocate
+ * has to be called. Errors: LIMIT, NO_SPACE, NOMEM, IO.
  */
 enum vex_status vex_home_create(const uint8_t *key, const struct vex_segment_shape *shape,
-                                const struct vex_segment_range *ranges, uint32_t ranges_count,
-                                struct vex_home **out_home, struct vex_error *error);
+                                bool allocate, struct vex_home **out_home, struct vex_error *error);
+/* Allocates what `rows` rows with `payload_bytes` bytes of payloads need. Errors: NO_SPACE, IO. */
+enum vex_status vex_home_allocate(struct vex_home *home, uint32_t rows, uint64_t payload_bytes,
+                                  struct vex_error *error);
 /* Removes the name, gives the memory back (`punch`: even from under those who still map it), frees. */
 void vex_home_destroy(struct vex_home *home, bool punch);
 /* Gives the memory behind the rows of a sealed segment back; returns how many bytes are left. Readers never

@@ -69,7 +69,7 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
     }
     job->shape.capacity_rows = (uint32_t)rows;
     struct vex_home *merged = NULL;
-    job->status = vex_home_create(job->key, &job->shape, NULL, 0, &merged, &job->error);
+    job->status = vex_home_create(job->key, &job->shape, true, &merged, &job->error);
     if (job->status != VEX_OK) {
         return;
     }

@@ -167,7 +167,7 @@ enum vex_status vex_publisher_make_home(struct vex_publisher *publisher,
 {
     shape->segment_id = vex_publisher_new_segment_id(publisher);
     struct vex_home *home = NULL;
-    enum vex_status status = vex_home_create(publisher->key, shape, NULL, 0, &home, error);
+    enum vex_status status = vex_home_create(publisher->key, shape, true, &home, error);
     if (status == VEX_OK) {
         status = vex_publisher_adopt_home(publisher, home, error);
         if (status != VEX_OK) {
