@@ -15,6 +15,9 @@
 
 #define SHM_DIRECTORY "/dev/shm"
 #define HUGE_PAGE_BYTES (2u << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* newer than the C library */
+#endif
 #define REGION_MODE                                                                                \
     0640 /* readable by the group of the instance, writable by the daemon's user only */
 
@@ -159,6 +162,26 @@ enum vex_status vex_region_create(struct vex_region *region, const char *name, u
     return VEX_OK;
 }
 
+/*
+ * Huge pages for the whole ones within the range, where the kernel has some (from 6.1 on; MADV_COLLAPSE does
+ * not depend on the settings for shared memory). One small page in each makes it a candidate. Clearing one
+ * huge page costs a third of clearing 512 small ones, and readers miss their address caches less often.
+ * A courtesy: what does not get any is allocated in small pages by the caller.
+ */
+static void allocate_huge(const struct vex_region *region, int fd, uint64_t offset, uint64_t bytes)
+{
+    uint64_t start = (offset + HUGE_PAGE_BYTES - 1) & ~(uint64_t)(HUGE_PAGE_BYTES - 1);
+    uint64_t end = (offset + bytes) & ~(uint64_t)(HUGE_PAGE_BYTES - 1);
+    for (uint64_t at = start; at < end; at += HUGE_PAGE_BYTES) {
+        if (allocate(fd, at, VEX_PAGE_BYTES) != 0) {
+            return;
+        }
+    }
+    if (start < end) {
+        (void)madvise((uint8_t *)region->memory + start, end - start, MADV_COLLAPSE);
+    }
+}
+
 enum vex_status vex_region_allocate(struct vex_region *region, uint64_t offset, uint64_t bytes,
                                     struct vex_error *error)
 {
@@ -167,6 +190,7 @@ enum vex_status vex_region_allocate(struct vex_region *region, uint64_t offset, 
         return vex_error_os(error, vex_status_from_errno(errno), errno,
                             "shared memory %s was removed by somebody else", region->name);
     }
+    allocate_huge(region, fd, offset, bytes);
     int failure = allocate(fd, offset, bytes);
     (void)close(fd);
     return failure ? no_space(region->name, bytes, failure, error) : VEX_OK;
