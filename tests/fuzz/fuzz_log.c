@@ -1,7 +1,8 @@
 /*
  * Fuzzes recovery: the input is one or two log files on a disk in memory. Whatever they hold, opening
  * them ends, with the records in order or with an error that leaves every byte as it was. What opens can
- * be opened again with the same records, and takes a new one.
+ * be opened again with the same records, and takes a new one. The scan says the same as opening, and what
+ * is refused as damaged opens after a repair.
  *
  * A checksum stops a fuzzer at the door, so the first byte may ask for some of them to be made right
  * after the bytes are in place, with or without the fields that chain a batch to the one before it.
@@ -19,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/panic.h"
 #include "ioengine/log.h"
+#include "ioengine/log_scan.h"
 #include "ioengine/record.h"
 #include "tests/lib/io_memory.h"
 
@@ -80,7 +82,7 @@ static void seal_batches(uint8_t *file, size_t bytes, unsigned flags, struct cha
         }
         memcpy(file + at, &header, sizeof(header));
         chain->lsn = header.first_lsn + header.records_count;
-        chain->hash = header.checksum;
+        chain->hash = header.flags & VEX_BATCH_END ? chain->hash : header.checksum;
         at += total;
     }
 }
@@ -226,15 +228,44 @@ static struct vex_log *open_log(struct vex_io *io, uint64_t *out_records)
     return log;
 }
 
+static enum vex_status scan_log(struct vex_io *io, struct vex_log_scan_result *out_result)
+{
+    struct vex_io *before = vex_io_memory_clone(io);
+    uint64_t next = 1;
+    const struct vex_log_visitor visitor = {.context = &next, .record = replay};
+    enum vex_status status = vex_log_scan(io, uuid, &options.start, &visitor, out_result, NULL);
+    VEX_ASSERT(vex_io_memory_equals(io, before));
+    VEX_ASSERT((out_result->end == VEX_LOG_END_DAMAGE) == (status == VEX_ERR_CORRUPT));
+    vex_io_close(before);
+    return status;
+}
+
+/* A file of another instance is damage that is not repaired. */
+static bool repair_log(struct vex_io *io, const struct vex_log_scan_result *scanned)
+{
+    struct vex_log_repair_report report;
+    enum vex_status status = vex_log_repair(io, uuid, &options.start, &report, NULL);
+    VEX_ASSERT(status == VEX_OK || status == VEX_ERR_CORRUPT || status == VEX_ERR_VERSION);
+    VEX_ASSERT(status != VEX_OK || report.last_lsn >= scanned->last_lsn);
+    return status == VEX_OK;
+}
+
 static void fuzz_recovery(struct vex_io *io)
 {
     struct vex_io *before = vex_io_memory_clone(io);
+    struct vex_log_scan_result scanned;
+    enum vex_status verdict = scan_log(io, &scanned);
     uint64_t records = 0;
     struct vex_log *log = open_log(io, &records);
+    VEX_ASSERT((log != NULL) == (verdict == VEX_OK));
     if (!log) {
         VEX_ASSERT(vex_io_memory_equals(io, before));
-        vex_io_close(before);
-        return;
+        if (!repair_log(io, &scanned)) {
+            vex_io_close(before);
+            return;
+        }
+        log = open_log(io, &records);
+        VEX_ASSERT(log);
     }
     vex_io_close(before);
     vex_log_close(log);
