@@ -46,6 +46,9 @@ struct vex_log_start {
     uint64_t file_number; /* first file to read; 0 = there is no log yet: make it, records begin at
                            * lsn + 1 */
     uint64_t lsn; /* records up to here are in the checkpoint: read and checked, not replayed */
+    /* 0, or an earlier file: those from here on stay, unread, since an older checkpoint needs them. The
+     * walk begins here if there is no file from file_number on, as after a repair. */
+    uint64_t kept_file;
 };
 
 struct vex_log_options {
@@ -85,7 +88,7 @@ void vex_log_buffers_deinit(struct vex_io_buffer buffers[VEX_LOG_BUFFERS]);
 
 /*
  * Recovers the log in directory "log" of `io` from options.start, or makes it, and opens it for
- * appending. Files before the start are what trimming left, and are removed. On failure nothing has
+ * appending. Files before the start (and kept_file) are what trimming left, and are removed. On failure nothing has
  * been changed. Errors: CORRUPT (damage that a torn tail does not explain; the message names file,
  * offset and LSN), VERSION, NO_SPACE, IO, NOMEM, or what `replay` returned.
  */

@@ -34,6 +34,12 @@ struct listing {
     bool out_of_memory;
 };
 
+static uint64_t first_kept(const struct vex_log_start *start)
+{
+    return start->kept_file && start->kept_file < start->file_number ? start->kept_file
+                                                                     : start->file_number;
+}
+
 static void note_file(void *context, const char *name)
 {
     struct listing *listing = context;
@@ -50,7 +56,7 @@ static void note_file(void *context, const char *name)
         return; /* not a name that the log gives: somebody's copy */
     }
     uint64_t entry = number;
-    bool leftover = scan->start.file_number == 0 || number < scan->start.file_number;
+    bool leftover = scan->start.file_number == 0 || number < first_kept(&scan->start);
     struct vex_buffer *list = leftover ? &scan->leftovers : &scan->numbers;
     listing->out_of_memory |= !vex_buffer_append(list, &entry, sizeof(entry));
     if (!leftover && number > scan->last_number) {
@@ -459,6 +465,30 @@ static enum vex_status walk_file(struct log_scan *scan, uint64_t number)
     return status == VEX_OK ? walk_batches(scan) : status;
 }
 
+/* A file that only an older checkpoint needs: its size, for the books. Whether it is sound shows if that
+ * checkpoint is ever used; one that is gone is not missed before. */
+static enum vex_status note_unread(struct log_scan *scan, uint64_t number)
+{
+    struct vex_io *io = scan->io;
+    struct log_file_entry entry = {.number = number};
+    struct vex_file file;
+    enter_file(scan, number);
+    int result = io->ops->open_file(io, scan->path, VEX_FILE_READ, &file);
+    if (result == -ENOENT) {
+        return VEX_OK;
+    }
+    if (result == 0) {
+        result = io->ops->size(io, &file, &entry.bytes);
+        io->ops->close_file(io, &file);
+    }
+    if (result < 0) {
+        return failed(scan, -result, "size");
+    }
+    return vex_buffer_append(&scan->entries, &entry, sizeof(entry))
+               ? VEX_OK
+               : vex_error_set(scan->error, VEX_ERR_NOMEM, "log: out of memory");
+}
+
 /* There is no log yet: files may be there that a crash left while the first one was made, but nothing
  * can have been written to them. */
 static enum vex_status expect_nothing(struct log_scan *scan)
@@ -500,9 +530,18 @@ enum vex_status log_scan_run(struct log_scan *scan)
         return status == VEX_OK ? expect_nothing(scan) : status;
     }
     uint64_t number = scan->start.file_number;
-    do {
+    if (scan->last_number < number) {
+        number = first_kept(&scan->start);
+    }
+    for (uint64_t kept = first_kept(&scan->start); status == VEX_OK && kept < number; kept++) {
+        status = note_unread(scan, kept);
+    }
+    while (status == VEX_OK) {
         status = walk_file(scan, number);
-    } while (status == VEX_OK && number++ < scan->last_number);
+        if (number++ >= scan->last_number) {
+            break;
+        }
+    }
     return status;
 }
 

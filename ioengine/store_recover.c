@@ -240,6 +240,14 @@ static void lower_log_files(struct vex_store *store)
     }
 }
 
+/* The log file from which the restored checkpoint needs the records. */
+static uint64_t first_needed(const struct vex_store *store, uint64_t lsn)
+{
+    const struct vex_manifest *manifest = &store->manifest;
+    bool restored = store->kept_count > 0 && store->kept[0].entry.lsn == lsn;
+    return manifest->log_file && restored ? store->kept[0].entry.log_file : manifest->log_file;
+}
+
 static enum vex_status open_log(struct recovery *recovery, const struct vex_io_buffer *buffers,
                                 const struct vex_store_options *options)
 {
@@ -250,8 +258,9 @@ static enum vex_status open_log(struct recovery *recovery, const struct vex_io_b
         .uuid = manifest->uuid,
         .file_bytes_min = options->log_file_bytes_min,
         .file_bytes_max = options->log_file_bytes_max,
-        /* Also what only the older checkpoint needs is read, and so known to be there. */
-        .start = {.file_number = manifest->log_file, .lsn = lsn},
+        .start = {.file_number = first_needed(store, lsn),
+                  .lsn = lsn,
+                  .kept_file = manifest->log_file},
     };
     enum vex_status status =
         vex_log_open(store->io, buffers, &log_options, recovery->state->replay,

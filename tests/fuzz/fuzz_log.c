@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const uint8_t uuid[VEX_LOG_UUID_BYTES] = "fuzzing instance";
 static const struct vex_log_options options = {
-    uuid, 3 * VEX_BLOCK_BYTES, 5 * VEX_BLOCK_BYTES, {1, 0}};
+    uuid, 3 * VEX_BLOCK_BYTES, 5 * VEX_BLOCK_BYTES, {1, 0, 0}};
 static struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
 
 /* ---- making files ---------------------------------------------------------------------------- */

@@ -124,7 +124,7 @@ static void save_log(const char *name, unsigned flags, unsigned batches, uint64_
 {
     static const uint8_t uuid[VEX_LOG_UUID_BYTES] = "fuzzing instance";
     static const uint8_t body[16] = "body of a record";
-    const struct vex_log_options options = {uuid, file_bytes, file_bytes, {0, 0}};
+    const struct vex_log_options options = {uuid, file_bytes, file_bytes, {0, 0, 0}};
     struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
     struct vex_io *io = vex_io_memory_open();
     struct vex_log *log = NULL;

@@ -38,8 +38,8 @@
 #define RECORD_BYTES_MAX (200u * 1024u)
 
 static uint64_t seed;
-static const struct vex_log_options small_files = {uuid, 2 * BLOCK, 8 * BLOCK, {0, 0}};
-static const struct vex_log_options large_files = {uuid, 64 * BLOCK, 64 * BLOCK, {0, 0}};
+static const struct vex_log_options small_files = {uuid, 2 * BLOCK, 8 * BLOCK, {0, 0, 0}};
+static const struct vex_log_options large_files = {uuid, 64 * BLOCK, 64 * BLOCK, {0, 0, 0}};
 
 static size_t random_body_bytes(struct vex_random *random)
 {
@@ -178,7 +178,7 @@ static void records_come_back_after_every_restart(void **state)
 
 static void switch_files_often(struct disk *disk)
 {
-    const struct vex_log_options tiny = {uuid, 3 * BLOCK, 5 * BLOCK, {0, 0}};
+    const struct vex_log_options tiny = {uuid, 3 * BLOCK, 5 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(disk->io, &tiny, NULL);
     for (int batch = 0; batch < 60; batch++) {
         append_batch(log, 1 + (unsigned)batch % 5, 1 + (size_t)(batch % 4 == 3));
@@ -414,7 +414,7 @@ static void watermarks_fit_into_any_end_of_a_file(void **state)
 {
     (void)state;
     struct vex_io *io = vex_io_memory_open();
-    const struct vex_log_options tiny = {uuid, 3 * BLOCK, 3 * BLOCK, {0, 0}};
+    const struct vex_log_options tiny = {uuid, 3 * BLOCK, 3 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(io, &tiny, NULL);
     for (int i = 0; i < 10; i++) {
         append_batch(log, 1, 1);
@@ -851,7 +851,7 @@ static void a_batch_in_the_place_of_another_is_damage(void **state)
     vex_io_close(io);
 }
 
-static const struct vex_log_options middling_files = {uuid, 5 * BLOCK, 8 * BLOCK, {0, 0}};
+static const struct vex_log_options middling_files = {uuid, 5 * BLOCK, 8 * BLOCK, {0, 0, 0}};
 
 /* Each with batches of two blocks in it. */
 static uint64_t make_many_files(struct vex_io *io)
@@ -956,7 +956,7 @@ static void the_log_of_another_instance_is_refused(void **state)
     struct vex_io *io = vex_io_memory_open();
     (void)make_many_files(io);
     const uint8_t other[VEX_LOG_UUID_BYTES] = "another instance";
-    const struct vex_log_options options = {other, 2 * BLOCK, 8 * BLOCK, {0, 0}};
+    const struct vex_log_options options = {other, 2 * BLOCK, 8 * BLOCK, {0, 0, 0}};
     check_refused(io, &options, VEX_ERR_CORRUPT, first_file, 0);
     vex_io_close(io);
 }
@@ -1321,7 +1321,7 @@ static void a_full_disk_refuses_room_and_takes_records_again_later(void **state)
         struct vex_io *memory = vex_io_memory_open();
         struct full_disk disk = {false, cases[i].error};
         struct vex_io *io = vex_io_fault_open(memory, refuse_when_full, &disk);
-        const struct vex_log_options options = {uuid, 4 * BLOCK, 4 * BLOCK, {0, 0}};
+        const struct vex_log_options options = {uuid, 4 * BLOCK, 4 * BLOCK, {0, 0, 0}};
         struct vex_log *log = open_log(io, &options, NULL);
         disk.full = true;
         /* What fits into the file at hand is taken: it was filled before. */
@@ -1356,7 +1356,7 @@ static int refuse_the_second_record(void *context)
     struct vex_io *memory = vex_io_memory_open();
     struct full_disk disk = {false, ENOSPC};
     struct vex_io *io = vex_io_fault_open(memory, refuse_when_full, &disk);
-    const struct vex_log_options options = {uuid, 2 * BLOCK, 4 * BLOCK, {0, 0}};
+    const struct vex_log_options options = {uuid, 2 * BLOCK, 4 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(io, &options, NULL);
     append_batch(log, 1, 1);
     append(log, 8);

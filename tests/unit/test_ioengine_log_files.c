@@ -26,12 +26,12 @@
 
 static uint64_t seed;
 /* Header, four batches of one block, end mark. */
-static const struct vex_log_options files_of_four = {uuid, 6 * BLOCK, 6 * BLOCK, {0, 0}};
+static const struct vex_log_options files_of_four = {uuid, 6 * BLOCK, 6 * BLOCK, {0, 0, 0}};
 
 static struct vex_log_options starting_at(uint64_t file_number, uint64_t lsn)
 {
     struct vex_log_options options = files_of_four;
-    options.start = (struct vex_log_start){file_number, lsn};
+    options.start = (struct vex_log_start){file_number, lsn, 0};
     return options;
 }
 
@@ -387,7 +387,7 @@ static void records_behind_a_damaged_watermark_are_not_dropped(void **state)
 {
     (void)state;
     struct vex_io *io = vex_io_memory_open();
-    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0}};
+    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(io, &options, NULL);
     append_batches(log, 1);
     watermark(log);
@@ -410,7 +410,7 @@ static void a_copy_of_a_batch_inside_a_record_proves_nothing(void **state)
 {
     (void)state;
     struct vex_io *io = vex_io_memory_open();
-    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0}};
+    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(io, &options, NULL);
     append_batches(log, 1);
     watermark(log);
@@ -620,7 +620,7 @@ static void a_dropped_batch_does_not_come_back_through_a_later_torn_one(void **s
 {
     (void)state;
     struct vex_io *io = vex_io_memory_open();
-    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0}};
+    const struct vex_log_options options = {uuid, 20 * BLOCK, 20 * BLOCK, {0, 0, 0}};
     struct vex_log *log = open_log(io, &options, NULL);
     append_batches(log, 1);
     vex_log_close(log);
@@ -818,7 +818,7 @@ static struct vex_io *open_small_disk(void)
 }
 
 /* 64 blocks, of which 8 are left for small writes. */
-static const struct vex_log_options files_of_64 = {uuid, 64 * BLOCK, 64 * BLOCK, {0, 0}};
+static const struct vex_log_options files_of_64 = {uuid, 64 * BLOCK, 64 * BLOCK, {0, 0, 0}};
 
 static unsigned append_until_refused(struct vex_log *log, bool small, enum vex_status expected)
 {
@@ -887,7 +887,7 @@ static void a_disk_with_little_room_gets_smaller_files(void **state)
 {
     (void)state;
     const uint64_t mib = 1u << 20;
-    const struct vex_log_options options = {uuid, 4 * mib, 16 * mib, {0, 0}};
+    const struct vex_log_options options = {uuid, 4 * mib, 16 * mib, {0, 0, 0}};
     for (unsigned i = 0; i < 3; i++) {
         struct vex_io *io = open_small_disk();
         struct vex_log *log = open_log(io, &options, NULL);

@@ -17,7 +17,7 @@
 
 static uint64_t seed;
 /* Header, four batches of one block, end mark. */
-static const struct vex_log_options files_of_four = {uuid, 6 * BLOCK, 6 * BLOCK, {1, 0}};
+static const struct vex_log_options files_of_four = {uuid, 6 * BLOCK, 6 * BLOCK, {1, 0, 0}};
 
 static char *path_of(uint64_t number)
 {
@@ -125,7 +125,7 @@ static void a_scan_passes_everything_in_order(void **state)
     struct seen seen = {0};
     struct vex_log_scan_result result;
     /* Records that the checkpoint holds are shown as well. */
-    assert_int_equal(scan(io, &(struct vex_log_start){1, 10}, &seen, &result, NULL), VEX_OK);
+    assert_int_equal(scan(io, &(struct vex_log_start){1, 10, 0}, &seen, &result, NULL), VEX_OK);
     assert_int_equal(result.end, VEX_LOG_END_WHOLE);
     assert_int_equal(result.file_number, FILES);
     assert_int_equal(result.offset, 4 * BLOCK);
@@ -141,7 +141,7 @@ static void a_scan_passes_everything_in_order(void **state)
     assert_int_equal(seen.replayed.count, RECORDS);
     /* From a later file on. */
     seen = (struct seen){.file.number = 2, .replayed.count = 8};
-    assert_int_equal(scan(io, &(struct vex_log_start){3, 8}, &seen, &result, NULL), VEX_OK);
+    assert_int_equal(scan(io, &(struct vex_log_start){3, 8, 0}, &seen, &result, NULL), VEX_OK);
     assert_int_equal(result.records, RECORDS - 8);
     vex_io_close(io);
 }
@@ -151,13 +151,13 @@ static void a_scan_without_visitors_only_judges(void **state)
     (void)state;
     struct vex_io *io = make_log();
     struct vex_log_scan_result result;
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     assert_int_equal(vex_log_scan(io, uuid, &start, NULL, &result, NULL), VEX_OK);
     assert_int_equal(result.records, RECORDS);
     vex_io_close(io);
     /* No log yet. */
     io = vex_io_memory_open();
-    assert_int_equal(vex_log_scan(io, uuid, &(struct vex_log_start){0, 5}, NULL, &result, NULL),
+    assert_int_equal(vex_log_scan(io, uuid, &(struct vex_log_start){0, 5, 0}, NULL, &result, NULL),
                      VEX_OK);
     assert_int_equal(result.file_number, 0);
     assert_int_equal(result.last_lsn, 5);
@@ -171,7 +171,7 @@ static void a_visitor_can_end_the_scan(void **state)
     struct seen seen = {.stop_at_lsn = 7};
     struct vex_log_scan_result result;
     struct vex_error error = {.status = VEX_OK};
-    assert_int_equal(scan(io, &(struct vex_log_start){1, 0}, &seen, &result, &error),
+    assert_int_equal(scan(io, &(struct vex_log_start){1, 0, 0}, &seen, &result, &error),
                      VEX_ERR_NOMEM);
     assert_non_null(strstr(error.message, "LSN 7"));
     assert_int_equal(result.last_lsn, 6);
@@ -182,7 +182,7 @@ static void a_scan_tells_torn_from_damaged_and_where(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     size_t bytes;
     struct vex_log_scan_result result;
     struct vex_error error = {.status = VEX_OK};
@@ -243,7 +243,7 @@ static void a_sound_log_needs_no_repair(void **state)
     (void)state;
     struct vex_io *io = make_log();
     struct vex_io *before = vex_io_memory_clone(io);
-    struct vex_log_repair_report report = repaired(io, &(struct vex_log_start){1, 0});
+    struct vex_log_repair_report report = repaired(io, &(struct vex_log_start){1, 0, 0});
     assert_false(report.changed);
     assert_int_equal(report.last_lsn, RECORDS);
     assert_int_equal(report.lost_lsns, 0);
@@ -257,7 +257,7 @@ static void a_log_is_cut_at_the_first_damaged_batch(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     for (uint64_t lsn = 1; lsn <= RECORDS; lsn++) {
         struct vex_io *copy = vex_io_memory_clone(io);
         uint64_t number = 1 + (lsn - 1) / 4;
@@ -281,7 +281,7 @@ static void a_damaged_end_mark_costs_nothing(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     struct vex_io *copy = vex_io_memory_clone(io);
     size_t bytes;
     for (uint64_t number = 1; number < FILES; number++) {
@@ -301,7 +301,7 @@ static void a_missing_file_ends_the_log_before_it(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     for (uint64_t number = 1; number <= FILES; number++) {
         struct vex_io *copy = vex_io_memory_clone(io);
         assert_true(vex_io_memory_drop(copy, path_of(number)));
@@ -321,7 +321,7 @@ static void a_damaged_header_ends_the_log_before_it(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     for (uint64_t number = 1; number <= FILES; number++) {
         struct vex_io *copy = vex_io_memory_clone(io);
         size_t bytes;
@@ -339,7 +339,7 @@ static void a_file_that_was_cut_keeps_what_it_still_holds(void **state)
 {
     (void)state;
     struct vex_io *io = make_log();
-    const struct vex_log_start start = {1, 0};
+    const struct vex_log_start start = {1, 0, 0};
     for (uint64_t number = 1; number <= FILES; number++) {
         for (size_t length = 0; length < 6 * BLOCK; length += 1000) {
             struct vex_io *copy = vex_io_memory_clone(io);
@@ -369,7 +369,7 @@ static void a_log_cut_below_the_checkpoint_begins_anew_behind_it(void **state)
     struct vex_io *io = make_log();
     for (uint64_t lsn = 9; lsn <= RECORDS; lsn++) {
         struct vex_io *copy = vex_io_memory_clone(io);
-        const struct vex_log_start start = {3, lsn};
+        const struct vex_log_start start = {3, lsn, 0};
         size_t bytes;
         bytes_of(copy, 3, &bytes)[BLOCK + 1] ^= 1; /* LSN 9 */
         struct vex_log_repair_report report = repaired(copy, &start);
@@ -380,7 +380,7 @@ static void a_log_cut_below_the_checkpoint_begins_anew_behind_it(void **state)
         check_goes_on(copy, &start, lsn);
         vex_io_close(copy);
     }
-    const struct vex_log_start beyond = {2, 100};
+    const struct vex_log_start beyond = {2, 100, 0};
     struct vex_log_repair_report report = repaired(io, &beyond);
     assert_true(report.changed && report.more_possible);
     assert_int_equal(report.last_lsn, 100);
@@ -404,7 +404,7 @@ static void the_log_of_another_instance_or_version_is_not_repaired(void **state)
         struct vex_io *before = vex_io_memory_clone(io);
         struct vex_log_repair_report report;
         struct vex_error error = {.status = VEX_OK};
-        const struct vex_log_start start = {what == 2 ? 0 : 1, 0};
+        const struct vex_log_start start = {what == 2 ? 0 : 1, 0, 0};
         enum vex_status status = vex_log_repair(io, uuid, &start, &report, &error);
         assert_int_equal(status, what == 0 ? VEX_ERR_VERSION : VEX_ERR_CORRUPT);
         assert_int_equal(error.status, status);
@@ -455,7 +455,7 @@ static void any_damage_is_repaired(void **state)
     for (unsigned round = 0; round < 3000; round++) {
         struct vex_io *io = vex_io_memory_clone(sound);
         damage_log(io, &random);
-        const struct vex_log_start start = {1, vex_random_below(&random, RECORDS)};
+        const struct vex_log_start start = {1, vex_random_below(&random, RECORDS), 0};
         struct seen seen = {0};
         struct vex_log_scan_result result;
         enum vex_status verdict = scan(io, &start, &seen, &result, NULL);
@@ -493,7 +493,8 @@ static void an_interrupted_repair_is_finished_by_the_next_one(void **state)
     for (unsigned round = 0; round < 25; round++) {
         struct vex_io *damaged = vex_io_memory_clone(sound);
         damage_log(damaged, &random);
-        const struct vex_log_start start = {1, round % 3 == 0 ? vex_random_below(&random, 12) : 0};
+        const struct vex_log_start start = {1, round % 3 == 0 ? vex_random_below(&random, 12) : 0,
+                                            0};
         struct vex_io *undisturbed = vex_io_memory_clone(damaged);
         uint64_t kept = repaired(undisturbed, &start).last_lsn;
         vex_io_close(undisturbed);
