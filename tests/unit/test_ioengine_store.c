@@ -239,11 +239,13 @@ static enum vex_status checkpoint(struct instance *instance, const uint64_t *num
 {
     struct vex_store_cut cut = vex_store_take_cut(instance->store);
     struct body body = {.magic = BODY_MAGIC, .lsn = cut.lsn, .count = count};
-    memcpy(body.numbers, numbers, count * sizeof(*numbers));
+    for (size_t i = 0; i < count; i++) {
+        body.numbers[i] = numbers[i];
+    }
     enum vex_status status =
         vex_store_checkpoint(instance->store, &cut, numbers, count, &body, sizeof(body), error);
     if (status == VEX_OK) {
-        memcpy(instance->named, numbers, count * sizeof(*numbers));
+        memcpy(instance->named, body.numbers, sizeof(body.numbers));
         instance->named_count = count;
     }
     return status;
