@@ -27,6 +27,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "ioengine/checkpoint.h"
+#include "ioengine/log_scan.h"
 #include "ioengine/manifest.h"
 #include "ioengine/store.h"
 #include "tests/lib/io_fault.h"
@@ -43,6 +44,7 @@
 static uint64_t seed;
 static struct vex_io_buffer buffers[VEX_LOG_BUFFERS];
 static const struct vex_store_options small = {64 * BLOCK, 64 * BLOCK, 0};
+static const struct vex_store_options tiny_files = {8 * BLOCK, 8 * BLOCK, 0};
 static const struct vex_store_options with_reserve = {64 * BLOCK, 64 * BLOCK, 16 * BLOCK};
 
 /* ---- the state that is kept ------------------------------------------------------------------- */
@@ -570,6 +572,59 @@ static void what_no_kept_checkpoint_needs_is_removed(void **state)
     vex_io_close(io);
 }
 
+/* Numbers of the first and the last log file. */
+static void find_log_files(struct vex_io *io, uint64_t *out_first, uint64_t *out_last)
+{
+    struct names names = {0};
+    assert_int_equal(io->ops->list(io, "log", note_name, &names), 0);
+    *out_first = UINT64_MAX;
+    *out_last = 0;
+    for (size_t i = 0; i < names.count; i++) {
+        uint64_t number = strtoull(names.all[i], NULL, 10);
+        if (number > 0) {
+            *out_first = number < *out_first ? number : *out_first;
+            *out_last = number > *out_last ? number : *out_last;
+        }
+    }
+}
+
+/* Of either checkpoint, that is: the older one must be good for a start at any time. */
+static void log_files_go_when_no_kept_checkpoint_needs_them(void **state)
+{
+    (void)state;
+    for (int recycle = 0; recycle < 2; recycle++) {
+        struct vex_io *io = vex_io_memory_open();
+        struct instance instance;
+        uint64_t first;
+        uint64_t last;
+        open_with(&instance, io, &tiny_files);
+        for (uint64_t round = 1; round <= 6; round++) {
+            append(&instance, 20);
+            assert_int_equal(advance(&instance, NULL), VEX_OK);
+            assert_int_equal(vex_store_trim(instance.store, recycle, NULL, 0, NULL), VEX_OK);
+            append(&instance, 9);
+            struct vex_io *copy = vex_io_memory_clone(io);
+            uint64_t acknowledged = instance.acknowledged;
+            struct instance second;
+            find_log_files(copy, &first, &last);
+            assert_true(last > round);
+            assert_true(round == 1 ? first == 1 : first > 1 && last - first < 12);
+            char path[VEX_CHECKPOINT_PATH_BYTES];
+            vex_checkpoint_path(path, round);
+            assert_true(vex_io_memory_drop(copy, path));
+            open_with(&second, copy, &tiny_files);
+            assert_int_equal(second.recovery.checkpoint_lsn, round == 1 ? 0 : (round - 1) * 29 - 9);
+            assert_int_equal(second.app.last_lsn, acknowledged);
+            close_instance(&second);
+            vex_io_close(copy);
+        }
+        close_instance(&instance);
+        assert_sound(io);
+        assert_goes_on(io, 6 * 29);
+        vex_io_close(io);
+    }
+}
+
 static void segments_to_be_kept_stay(void **state)
 {
     (void)state;
@@ -840,6 +895,48 @@ static void a_log_that_is_gone_is_damage(void **state)
     assert_int_equal(try_open(&instance, io, &small, &error), VEX_ERR_CORRUPT);
     assert_true(vex_io_memory_equals(io, before));
     vex_io_close(before);
+    vex_io_close(io);
+}
+
+/* Damage in front of the newest checkpoint: what was accepted as lost is, the checkpoint is not, and the log
+ * goes on, though in an earlier file than the checkpoint says. */
+static void an_instance_goes_on_after_its_log_was_repaired(void **state)
+{
+    (void)state;
+    struct vex_io *io = vex_io_memory_open();
+    struct instance instance;
+    open_with(&instance, io, &tiny_files);
+    for (unsigned round = 0; round < 3; round++) {
+        append(&instance, 20);
+        assert_int_equal(advance(&instance, NULL), VEX_OK);
+    }
+    append(&instance, 20);
+    close_instance(&instance);
+    struct vex_manifest manifest;
+    char path[64];
+    size_t bytes;
+    assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
+    assert_true(manifest.checkpoints[0].log_file > manifest.log_file + 1);
+    (void)snprintf(path, sizeof(path), "log/%08llu.log",
+                   (unsigned long long)manifest.checkpoints[0].log_file);
+    assert_non_null(vex_io_memory_bytes(io, path, &bytes));
+    vex_io_memory_bytes(io, path, &bytes)[BLOCK + 70] ^= 1;
+    instance = (struct instance){0};
+    struct findings findings;
+    assert_int_equal(check(io, &findings), VEX_ERR_CORRUPT);
+    assert_string_equal(findings.path, path);
+    assert_int_equal(try_open(&instance, io, &tiny_files, NULL), VEX_ERR_CORRUPT);
+    const struct vex_log_start start = {.file_number = manifest.log_file,
+                                        .lsn = manifest.checkpoints[0].lsn};
+    struct vex_log_repair_report report;
+    assert_int_equal(vex_log_repair(io, manifest.uuid, &start, &report, NULL), VEX_OK);
+    assert_true(report.changed);
+    open_with(&instance, io, &tiny_files);
+    assert_int_equal(instance.recovery.checkpoint_lsn, 60);
+    assert_int_equal(instance.app.last_lsn, report.last_lsn);
+    uint64_t last_lsn = instance.app.last_lsn;
+    close_instance(&instance);
+    assert_goes_on(io, last_lsn);
     vex_io_close(io);
 }
 
@@ -1636,6 +1733,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_that_goes_back_or_names_nothing_is_refused),
         cmocka_unit_test(bodies_of_all_sizes_come_back),
         cmocka_unit_test(what_no_kept_checkpoint_needs_is_removed),
+        cmocka_unit_test(log_files_go_when_no_kept_checkpoint_needs_them),
         cmocka_unit_test(segments_to_be_kept_stay),
         cmocka_unit_test(what_a_crash_left_is_removed),
         cmocka_unit_test(numbers_are_above_all_that_exist),
@@ -1647,6 +1745,7 @@ int main(void)
         cmocka_unit_test(the_only_checkpoint_can_be_done_without),
         cmocka_unit_test(what_the_caller_cannot_restore_is_passed_over),
         cmocka_unit_test(a_log_that_is_gone_is_damage),
+        cmocka_unit_test(an_instance_goes_on_after_its_log_was_repaired),
         cmocka_unit_test(a_new_instance_survives_any_failing_call),
         cmocka_unit_test(a_start_survives_any_failing_call),
         cmocka_unit_test(a_checkpoint_survives_any_failing_call),
