@@ -750,25 +750,32 @@ static void a_damaged_checkpoint_is_passed_over(void **state)
     vex_io_close(base);
 }
 
-/* Sound by itself, but not the one that was meant: a restored copy, or a misdirected write. */
+/* Sound by itself, but not the one that was meant: a restored copy, or a misdirected write. Even of the same
+ * size and LSN. */
 static void another_checkpoint_under_its_name_is_passed_over(void **state)
 {
     (void)state;
-    struct vex_io *io = sample_disk();
-    struct instance instance;
-    struct vex_io *other = vex_io_memory_clone(io);
-    open_instance(&instance, other);
-    append(&instance, 1);
-    close_instance(&instance);
-    struct vex_manifest manifest;
-    assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
-    const struct vex_checkpoint checkpoint = {3, 8, 1, NULL, 0, NULL, 0};
-    uint64_t bytes;
-    uint64_t hash;
-    assert_int_equal(vex_checkpoint_write(io, manifest.uuid, &checkpoint, &bytes, &hash, NULL),
-                     VEX_OK);
-    vex_io_close(other);
-    assert_falls_back(io, SAMPLE_NEWER);
+    for (unsigned i = 0; i < 3; i++) {
+        struct vex_io *io = sample_disk();
+        struct vex_manifest manifest;
+        struct vex_checkpoint_file file;
+        uint64_t bytes;
+        uint64_t hash;
+        assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
+        assert_int_equal(vex_checkpoint_read(io, manifest.uuid, 3, &file, NULL), VEX_OK);
+        struct vex_checkpoint other = file.checkpoint;
+        uint8_t *body = malloc(other.body_bytes);
+        memcpy(body, other.body, other.body_bytes);
+        body[other.body_bytes - 1] ^= i == 0;
+        other.body = body;
+        other.lsn += i == 1;
+        other.body_bytes -= i == 2 ? 8 : 0;
+        assert_int_equal(vex_checkpoint_write(io, manifest.uuid, &other, &bytes, &hash, NULL),
+                         VEX_OK);
+        vex_checkpoint_file_deinit(&file);
+        free(body);
+        assert_falls_back(io, SAMPLE_NEWER);
+    }
 }
 
 /* Segment 6 belongs to the newest checkpoint alone. */
@@ -807,24 +814,32 @@ static void damage_to_both_checkpoints_is_refused(void **state)
     vex_io_close(io);
 }
 
-/* A damaged older one is no reason to stop, but nothing is removed until it is replaced. */
+/* A damaged older one is no reason to stop, but nothing is removed until it is replaced. Segment 3 is the
+ * older one's alone. */
 static void damage_to_the_older_checkpoint_is_survived(void **state)
 {
     (void)state;
-    struct vex_io *io = sample_disk();
-    struct instance instance;
-    size_t bytes;
-    vex_io_memory_bytes(io, SAMPLE_OLDER, &bytes)[100] ^= 1;
-    struct vex_io *before = vex_io_memory_clone(io);
-    open_instance(&instance, io);
-    assert_false(instance.recovery.fell_back);
-    assert_int_equal(instance.recovery.checkpoint_lsn, 8);
-    assert_int_equal(vex_store_trim(instance.store, false, NULL, 0, NULL), VEX_OK);
-    assert_true(vex_io_memory_equals(io, before));
-    close_instance(&instance);
-    assert_goes_on(io, SAMPLE_LSN);
-    vex_io_close(before);
-    vex_io_close(io);
+    for (int missing = 0; missing < 2; missing++) {
+        struct vex_io *io = sample_disk();
+        struct instance instance;
+        size_t bytes;
+        if (missing) {
+            assert_true(vex_io_memory_drop(io, "segments/0000000000000003.seg"));
+        } else {
+            vex_io_memory_bytes(io, SAMPLE_OLDER, &bytes)[100] ^= 1;
+        }
+        vex_io_memory_put(io, "segments/0000000000000001.seg", "x", 1);
+        struct vex_io *before = vex_io_memory_clone(io);
+        open_instance(&instance, io);
+        assert_false(instance.recovery.fell_back);
+        assert_int_equal(instance.recovery.checkpoint_lsn, 8);
+        assert_int_equal(vex_store_trim(instance.store, false, NULL, 0, NULL), VEX_OK);
+        assert_true(vex_io_memory_equals(io, before));
+        close_instance(&instance);
+        assert_goes_on(io, SAMPLE_LSN);
+        vex_io_close(before);
+        vex_io_close(io);
+    }
 }
 
 /* With one checkpoint the log still has everything, so it alone will do. */
