@@ -698,6 +698,12 @@ static void numbers_are_above_all_that_exist(void **state)
         assert_int_equal(vex_store_new_segment_number(instance.store), highest + i);
     }
     close_instance(&instance);
+    /* One that is named, but lost, counts, too. */
+    assert_true(vex_io_memory_drop(io, "segments/0000000000000006.seg"));
+    open_instance(&instance, io);
+    assert_true(instance.recovery.fell_back);
+    assert_int_equal(vex_store_new_segment_number(instance.store), highest + 1);
+    close_instance(&instance);
     vex_io_close(io);
 }
 
