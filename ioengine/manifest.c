@@ -314,23 +314,34 @@ static enum vex_status read_existing(struct vex_io *io, struct vex_manifest *out
     return status;
 }
 
-enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
+enum vex_status vex_manifest_read(struct vex_io *io, struct vex_manifest *out, bool *out_equal,
                                   struct vex_error *error)
 {
     struct vex_file file;
     int result = io->ops->open_file(io, VEX_MANIFEST_PATH, VEX_FILE_READ, &file);
     if (result == -ENOENT) {
-        enum vex_status status = check_fresh(io, error);
-        return status == VEX_OK ? create(io, out, error) : status;
+        return vex_error_set(error, VEX_ERR_NOT_FOUND,
+                             VEX_MANIFEST_PATH " is missing: not the directory of an instance");
     }
     if (result < 0) {
         return vex_error_os(error, vex_status_from_errno(-result), -result,
                             "open " VEX_MANIFEST_PATH);
     }
+    enum vex_status status = read_existing(io, out, out_equal, &file, error);
+    io->ops->close_file(io, &file);
+    return status;
+}
+
+enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
+                                  struct vex_error *error)
+{
     struct vex_manifest manifest;
     bool equal = false;
-    enum vex_status status = read_existing(io, &manifest, &equal, &file, error);
-    io->ops->close_file(io, &file);
+    enum vex_status status = vex_manifest_read(io, &manifest, &equal, error);
+    if (status == VEX_ERR_NOT_FOUND) {
+        status = check_fresh(io, error);
+        return status == VEX_OK ? create(io, out, error) : status;
+    }
     if (status == VEX_OK && !equal) {
         status = vex_manifest_write(io, &manifest, error);
     }

@@ -51,6 +51,10 @@ struct vex_manifest {
  */
 enum vex_status vex_manifest_open(struct vex_io *io, struct vex_manifest *out,
                                   struct vex_error *error);
+/* Reads MANIFEST and changes nothing. Errors: NOT_FOUND, CORRUPT, VERSION, IO, NOMEM. *out_equal as in
+ * vex_manifest_decode. */
+enum vex_status vex_manifest_read(struct vex_io *io, struct vex_manifest *out, bool *out_equal,
+                                  struct vex_error *error);
 /* Makes `manifest` the content of both slots, one after the other, and advances its sequence. After an
  * error (IO, NOMEM) the old or the new content holds: the caller must not write again, nor remove files that
  * either one names. */

@@ -153,6 +153,14 @@ void vex_store_get_counters(const struct vex_store *store, struct vex_store_coun
 
 /* ---- offline: nothing is changed, no daemon runs --------------------------------------------- */
 
+/*
+ * Whose the log is and where it begins for a start from the newest checkpoint that can be read: for
+ * vex_log_scan and vex_log_repair. Errors: NOT_FOUND (no instance), CORRUPT (no checkpoint can be read, and
+ * the log alone is not all), VERSION, IO, NOMEM.
+ */
+enum vex_status vex_store_read_log_start(struct vex_io *io, uint8_t out_uuid[VEX_STORE_UUID_BYTES],
+                                         struct vex_log_start *out_start, struct vex_error *error);
+
 /* One line for people about one file, without its path. `status` OK = sound, or what a crash may leave. */
 typedef void (*vex_store_report)(void *context, enum vex_status status, const char *path,
                                  const char *text);

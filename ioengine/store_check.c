@@ -366,3 +366,50 @@ enum vex_status vex_store_check(struct vex_io *io, vex_store_report report, void
     vex_buffer_deinit(&check.named);
     return check.worst;
 }
+
+/* ---- where the log begins -------------------------------------------------------------------- */
+
+/* The file, and that what it names is there; the images are not read. */
+static enum vex_status try_checkpoint(struct vex_io *io, const struct vex_manifest *manifest,
+                                      size_t index, struct vex_error *error)
+{
+    struct vex_checkpoint_file file = {0};
+    enum vex_status status = store_read_checkpoint(io, manifest, index, &file, error);
+    for (size_t i = 0; status == VEX_OK && i < file.checkpoint.segments_count; i++) {
+        struct vex_segment_file ignored;
+        status = vex_segment_file_read_header(io, manifest->uuid, file.checkpoint.segments[i],
+                                              &ignored, error);
+    }
+    vex_checkpoint_file_deinit(&file);
+    return status;
+}
+
+enum vex_status vex_store_read_log_start(struct vex_io *io, uint8_t out_uuid[VEX_STORE_UUID_BYTES],
+                                         struct vex_log_start *out_start, struct vex_error *error)
+{
+    struct vex_manifest manifest;
+    enum vex_status status = vex_manifest_read(io, &manifest, NULL, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    uint64_t lsn = 0;
+    bool found = manifest.log_lsn == 0 && manifest.checkpoints_count <= 1;
+    for (size_t i = 0; i < manifest.checkpoints_count; i++) {
+        struct vex_error fault;
+        status = try_checkpoint(io, &manifest, i, &fault);
+        if (status == VEX_OK) {
+            lsn = manifest.checkpoints[i].lsn;
+            found = true;
+            break;
+        }
+        if (error && i == 0) {
+            *error = fault;
+        }
+    }
+    if (!found) {
+        return vex_error_wrap(error, VEX_ERR_CORRUPT, "no checkpoint can be used; the newest");
+    }
+    memcpy(out_uuid, manifest.uuid, sizeof(manifest.uuid));
+    *out_start = (struct vex_log_start){.file_number = manifest.log_file, .lsn = lsn};
+    return VEX_OK;
+}

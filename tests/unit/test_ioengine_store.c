@@ -919,6 +919,38 @@ static void a_log_that_is_gone_is_damage(void **state)
     vex_io_close(io);
 }
 
+/* For tools: as a start would find it. */
+static void where_the_log_begins_is_told(void **state)
+{
+    (void)state;
+    struct vex_io *io = sample_disk();
+    struct vex_io *empty = vex_io_memory_open();
+    uint8_t uuid[VEX_STORE_UUID_BYTES];
+    struct vex_log_start start = {0};
+    struct vex_log_scan_result result;
+    struct vex_error error;
+    const struct vex_log_visitor nobody = {0};
+    size_t bytes;
+    assert_int_equal(vex_store_read_log_start(empty, uuid, &start, &error), VEX_ERR_NOT_FOUND);
+    struct vex_io *before = vex_io_memory_clone(io);
+    assert_int_equal(vex_store_read_log_start(io, uuid, &start, NULL), VEX_OK);
+    assert_int_equal(start.lsn, 8);
+    assert_int_equal(vex_log_scan(io, uuid, &start, &nobody, &result, NULL), VEX_OK);
+    assert_int_equal(result.last_lsn, SAMPLE_LSN);
+    assert_true(vex_io_memory_equals(io, before));
+    assert_true(vex_io_memory_drop(io, "segments/0000000000000006.seg"));
+    assert_int_equal(vex_store_read_log_start(io, uuid, &start, NULL), VEX_OK);
+    assert_int_equal(start.lsn, 5);
+    assert_int_equal(vex_log_scan(io, uuid, &start, &nobody, &result, NULL), VEX_OK);
+    assert_int_equal(result.last_lsn, SAMPLE_LSN);
+    vex_io_memory_bytes(io, SAMPLE_OLDER, &bytes)[50] ^= 1;
+    assert_int_equal(vex_store_read_log_start(io, uuid, &start, &error), VEX_ERR_CORRUPT);
+    assert_non_null(strstr(error.message, "segments/0000000000000006.seg"));
+    vex_io_close(before);
+    vex_io_close(empty);
+    vex_io_close(io);
+}
+
 /* Damage in front of the newest checkpoint: what was accepted as lost is, the checkpoint is not, and the log
  * goes on, though in an earlier file than the checkpoint says. */
 static void an_instance_goes_on_after_its_log_was_repaired(void **state)
@@ -947,8 +979,11 @@ static void an_instance_goes_on_after_its_log_was_repaired(void **state)
     assert_int_equal(check(io, &findings), VEX_ERR_CORRUPT);
     assert_string_equal(findings.path, path);
     assert_int_equal(try_open(&instance, io, &tiny_files, NULL), VEX_ERR_CORRUPT);
-    const struct vex_log_start start = {.file_number = manifest.log_file,
-                                        .lsn = manifest.checkpoints[0].lsn};
+    uint8_t uuid[VEX_STORE_UUID_BYTES];
+    struct vex_log_start start;
+    assert_int_equal(vex_store_read_log_start(io, uuid, &start, NULL), VEX_OK);
+    assert_memory_equal(uuid, manifest.uuid, sizeof(uuid));
+    assert_int_equal(start.lsn, 60);
     struct vex_log_repair_report report;
     assert_int_equal(vex_log_repair(io, manifest.uuid, &start, &report, NULL), VEX_OK);
     assert_true(report.changed);
@@ -1766,6 +1801,7 @@ int main(void)
         cmocka_unit_test(the_only_checkpoint_can_be_done_without),
         cmocka_unit_test(what_the_caller_cannot_restore_is_passed_over),
         cmocka_unit_test(a_log_that_is_gone_is_damage),
+        cmocka_unit_test(where_the_log_begins_is_told),
         cmocka_unit_test(an_instance_goes_on_after_its_log_was_repaired),
         cmocka_unit_test(a_new_instance_survives_any_failing_call),
         cmocka_unit_test(a_start_survives_any_failing_call),
