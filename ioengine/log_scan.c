@@ -472,7 +472,7 @@ static enum vex_status note_unread(struct log_scan *scan, uint64_t number)
     struct vex_io *io = scan->io;
     struct log_file_entry entry = {.number = number};
     struct vex_file file;
-    enter_file(scan, number);
+    log_file_path(scan->path, number);
     int result = io->ops->open_file(io, scan->path, VEX_FILE_READ, &file);
     if (result == -ENOENT) {
         return VEX_OK;
