@@ -88,6 +88,11 @@ enum vex_status vex_db_check(const struct vex_db *db, struct vex_error *error);
 enum vex_status vex_db_ensure(struct vex_db *db, struct attachment **out_attachment,
                               struct vex_error *error);
 void vex_db_done(struct vex_db *db, struct attachment *attachment);
+/* When a call that begins now and changes nothing gives up waiting. */
+uint64_t vex_db_deadline_ns(const struct vex_db *db);
+/* A path that stays the same when the working directory changes; *out_path is to be free()d. Errors:
+ * INVALID, NOMEM. */
+enum vex_status vex_db_absolute(const char *path, char **out_path, struct vex_error *error);
 /* If the current attachment is over: attaches to its successor if there is one; never starts one. */
 void vex_db_try_attach(struct vex_db *db);
 /* Pins the current attachment in the thread's own slot, or in a new one if `own` is false. */

@@ -110,14 +110,14 @@ static bool may_pass(enum vex_status status)
     return status == VEX_ERR_UNAVAILABLE || status == VEX_ERR_BUSY;
 }
 
-static uint64_t deadline_of(const struct vex_db *db)
+uint64_t vex_db_deadline_ns(const struct vex_db *db)
 {
     return vex_clock_ns() + db->options.timeout_ms * UINT64_C(1000000);
 }
 
 static enum vex_status attach_or_spawn_locked(struct vex_db *db, struct vex_error *error)
 {
-    uint64_t deadline_ns = deadline_of(db);
+    uint64_t deadline_ns = vex_db_deadline_ns(db);
     for (;;) {
         uint64_t now_ns = vex_clock_ns();
         uint32_t left_ms =
@@ -300,7 +300,22 @@ static enum vex_status set_options(struct vex_db *db, const struct vex_open_opti
     return VEX_OK;
 }
 
-static enum vex_status set_directory(struct vex_db *db, const char *dir, struct vex_error *error)
+enum vex_status vex_db_absolute(const char *path, char **out_path, struct vex_error *error)
+{
+    char *here = NULL;
+    if (path[0] != '/' && !(here = getcwd(NULL, 0))) {
+        return vex_error_os(error, VEX_ERR_INVALID, errno, "working directory");
+    }
+    int length = asprintf(out_path, "%s%s%s", here ? here : "", here ? "/" : "", path);
+    free(here);
+    if (length < 0) {
+        *out_path = NULL;
+        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
+    }
+    return VEX_OK;
+}
+
+static enum vex_status find_directory(const char *dir, char **out_path, struct vex_error *error)
 {
     if (dir && !*dir) {
         return vex_error_set(error, VEX_ERR_INVALID, "the directory's name is empty");
@@ -310,24 +325,15 @@ static enum vex_status set_directory(struct vex_db *db, const char *dir, struct 
         return vex_error_set(error, VEX_ERR_INVALID,
                              "no directory: give one, or set VEXDB_DIR or HOME");
     }
+    enum vex_status status = VEX_ERR_INVALID;
     if (strlen(given) > PATH_MAX - 64) {
-        free(given);
-        return vex_error_set(error, VEX_ERR_INVALID, "the directory's name is too long");
+        (void)vex_error_set(error, status, "the directory's name is too long");
+    } else {
+        /* The caller may change its working directory later. */
+        status = vex_db_absolute(given, out_path, error);
     }
-    if (given[0] == '/') {
-        db->directory = given;
-        return VEX_OK;
-    }
-    /* The caller may change its working directory later. */
-    char *here = getcwd(NULL, 0);
-    int length = here ? asprintf(&db->directory, "%s/%s", here, given) : -1;
-    free(here);
     free(given);
-    if (length < 0) {
-        db->directory = NULL;
-        return vex_error_set(error, VEX_ERR_NOMEM, "out of memory");
-    }
-    return VEX_OK;
+    return status;
 }
 
 enum vex_status vex_open(const char *dir, const struct vex_open_options *options,
@@ -345,7 +351,7 @@ enum vex_status vex_open(const char *dir, const struct vex_open_options *options
     db->fork_count = vex_fork_count();
     struct attachment *attachment = NULL;
     enum vex_status status = set_options(db, options, error);
-    status = status == VEX_OK ? set_directory(db, dir, error) : status;
+    status = status == VEX_OK ? find_directory(dir, &db->directory, error) : status;
     status = status == VEX_OK ? vex_db_ensure(db, &attachment, error) : status;
     if (status != VEX_OK) {
         vex_close(db);
@@ -381,59 +387,6 @@ void vex_close(struct vex_db *db)
     free(db);
 }
 
-enum vex_status vex_get_stats(struct vex_db *db, struct vex_stats *out, struct vex_error *error)
-{
-    if (!out || out->size != sizeof(*out)) {
-        return vex_error_set(error, VEX_ERR_INVALID, "stats: out is NULL or its size is not set");
-    }
-    struct attachment *attachment = NULL;
-    enum vex_status status = vex_db_check(db, error);
-    status = status == VEX_OK ? vex_db_ensure(db, &attachment, error) : status;
-    if (status != VEX_OK) {
-        return status;
-    }
-    struct vex_reply reply;
-    status = vex_connection_call(attachment->connection, VEX_OP_STATS, NULL, 0, false,
-                                 deadline_of(db), &reply, error);
-    uint8_t uuid[VEX_UUID_BYTES];
-    memcpy(uuid, attachment->uuid, sizeof(uuid));
-    vex_db_done(db, attachment);
-    if (status != VEX_OK) {
-        return status;
-    }
-    struct vex_stats_body body;
-    if (reply.body.bytes != sizeof(body)) {
-        vex_buffer_deinit(&reply.body);
-        return vex_error_set(error, VEX_ERR_PROTOCOL, "stats of a strange length");
-    }
-    memcpy(&body, reply.body.data, sizeof(body));
-    vex_buffer_deinit(&reply.body);
-    *out = (struct vex_stats){
-        .size = sizeof(*out),
-        .daemon_pid = body.daemon_pid,
-        .clients = body.clients,
-        .collections = body.collections,
-        .read_only = body.read_only != 0,
-        .embedded = body.embedded != 0,
-        .lsn = body.lsn,
-        .generation = body.generation,
-        .uptime_ms = body.uptime_ms,
-        .live_rows = body.live_rows,
-        .dead_rows = body.dead_rows,
-        .shm_bytes = body.shm_bytes,
-        .log_bytes = body.log_bytes,
-        .log_file_bytes = body.log_file_bytes,
-        .commits = body.commits,
-        .records = body.records,
-        .replayed = body.replayed,
-        .torn_tails = body.torn_tails,
-    };
-    (void)snprintf(out->version, sizeof(out->version), "%.15s", body.version);
-    (void)snprintf(out->io_backend, sizeof(out->io_backend), "%.15s", body.io_backend);
-    vex_uuid_text(out->instance, uuid);
-    return VEX_OK;
-}
-
 enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error)
 {
     enum vex_status status = vex_db_check(db, error);
@@ -451,11 +404,11 @@ enum vex_status vex_shutdown(struct vex_db *db, struct vex_error *error)
     struct vex_reply reply;
     if (status == VEX_OK) {
         status = vex_connection_call(attachment->connection, VEX_OP_SHUTDOWN, NULL, 0, false,
-                                     deadline_of(db), &reply, error);
+                                     vex_db_deadline_ns(db), &reply, error);
     }
     if (status == VEX_OK) {
         vex_buffer_deinit(&reply.body);
-        if (!vex_connection_await_end(attachment->connection, deadline_of(db))) {
+        if (!vex_connection_await_end(attachment->connection, vex_db_deadline_ns(db))) {
             status = vex_error_set(error, VEX_ERR_TIMEOUT, "vexd has not stopped yet");
         }
     }
@@ -492,6 +445,41 @@ enum vex_status vex_wait(struct vex_db *db, uint64_t lsn, uint32_t timeout_ms,
             vex_db_try_attach(db);
             (void)nanosleep(&(struct timespec){0, CONNECT_PAUSE_NS}, NULL);
         }
+    }
+    return status;
+}
+
+enum vex_status vex_find_directory(const char *dir, char *out_path, size_t out_path_bytes,
+                                   struct vex_error *error)
+{
+    if (!out_path) {
+        return vex_error_set(error, VEX_ERR_INVALID, "out_path is NULL");
+    }
+    char *path = NULL;
+    enum vex_status status = find_directory(dir, &path, error);
+    if (status == VEX_OK && strlen(path) >= out_path_bytes) {
+        status = vex_error_set(error, VEX_ERR_BUFFER, "the path needs %zu bytes", strlen(path) + 1);
+    }
+    if (status == VEX_OK) {
+        memcpy(out_path, path, strlen(path) + 1);
+    }
+    free(path);
+    return status;
+}
+
+enum vex_status vex_find_vexd(const char *vexd_path, char *out_path, size_t out_path_bytes,
+                              struct vex_error *error)
+{
+    if (!out_path) {
+        return vex_error_set(error, VEX_ERR_INVALID, "out_path is NULL");
+    }
+    char path[PATH_MAX];
+    enum vex_status status = vex_spawn_find(vexd_path, path, error);
+    if (status == VEX_OK && strlen(path) >= out_path_bytes) {
+        status = vex_error_set(error, VEX_ERR_BUFFER, "the path needs %zu bytes", strlen(path) + 1);
+    }
+    if (status == VEX_OK) {
+        memcpy(out_path, path, strlen(path) + 1);
     }
     return status;
 }

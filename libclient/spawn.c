@@ -58,7 +58,7 @@ static bool program_in_path(char *out_path)
     return false;
 }
 
-static enum vex_status find_program(const char *wanted, char *out_path, struct vex_error *error)
+enum vex_status vex_spawn_find(const char *wanted, char *out_path, struct vex_error *error)
 {
     const char *given = wanted ? wanted : getenv("VEXD_PATH");
     if (given && *given) {
@@ -79,8 +79,7 @@ static enum vex_status find_program(const char *wanted, char *out_path, struct v
         return VEX_OK;
     }
     return vex_error_set(error, VEX_ERR_UNAVAILABLE,
-                         "no daemon serves the directory, and the program vexd is neither beside "
-                         "libvex nor in $PATH; set VEXD_PATH or start vexd yourself");
+                         "the program vexd is neither beside libvex nor in $PATH; set VEXD_PATH");
 }
 
 /* In the grandchild: only async-signal-safe calls from here to exec. */
@@ -177,9 +176,9 @@ enum vex_status vex_spawn_daemon(const char *directory, const char *program,
                                  struct vex_error *error)
 {
     char path[PATH_MAX];
-    enum vex_status status = find_program(program, path, error);
+    enum vex_status status = vex_spawn_find(program, path, error);
     if (status != VEX_OK) {
-        return status;
+        return vex_error_wrap(error, status, "no daemon serves the directory");
     }
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) != 0) {

@@ -10,9 +10,12 @@
 
 #include <vex/status.h>
 
+/* The daemon program. `wanted` NULL: $VEXD_PATH, vexd beside or in ../bin of the library, $PATH.
+ * `out_path` has PATH_MAX bytes. Errors: UNAVAILABLE. */
+enum vex_status vex_spawn_find(const char *wanted, char *out_path, struct vex_error *error);
+
 /*
- * Starts vexd for `directory`. `program` NULL: $VEXD_PATH, vexd beside or in ../bin of the library,
- * $PATH. OK: it is ready. BUSY: another daemon has the directory, or is about to leave it: try to
+ * Starts vexd for `directory`; `program` is as above. OK: it is ready. BUSY: another daemon has the directory, or is about to leave it: try to
  * connect. UNAVAILABLE: no program, or it ended. TIMEOUT. Any other status is the daemon's own
  * reason for refusing, and the message quotes it.
  */

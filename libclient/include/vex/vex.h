@@ -97,6 +97,14 @@ VEX_API VEX_MUST_CHECK enum vex_status vex_open(const char *dir,
 /* Closes the connection. Close its collections and snapshots first. NULL is allowed. */
 VEX_API void vex_close(struct vex_db *db);
 
+/* What the daemon does in the background. */
+enum vex_upkeep_job {
+    VEX_JOB_NONE = 0,
+    VEX_JOB_CHECKPOINT = 1,
+    VEX_JOB_MERGE = 2,
+    VEX_JOB_BACKUP = 4,
+};
+
 struct vex_stats {
     size_t size;
     uint32_t daemon_pid;
@@ -119,6 +127,22 @@ struct vex_stats {
     uint64_t records;        /* records made durable since the daemon started */
     uint64_t replayed;       /* records replayed at its start */
     uint64_t torn_tails;     /* incomplete batches dropped at its start; none was acknowledged */
+    uint64_t recovery_us;    /* from the daemon's start to being ready */
+    uint64_t checkpoint_lsn; /* a start replays only the records behind it; 0 = no checkpoint yet */
+    uint64_t checkpoints;    /* written since the daemon started, as are the next four */
+    uint64_t checkpoint_failures;
+    uint64_t merges; /* segments were rewritten without their dead rows */
+    uint64_t merge_failures;
+    uint64_t merged_bytes;   /* shared memory that merges wrote */
+    uint64_t segment_files;  /* on disk */
+    uint64_t segment_bytes;  /* their size */
+    uint64_t reserve_bytes;  /* disk space kept for finishing a checkpoint; 0 = it was given up */
+    uint64_t ingested_bytes; /* of the records accepted since the daemon started */
+    uint64_t written_bytes;  /* to log, segment and checkpoint files since then */
+    uint64_t live_bytes;     /* vectors and payloads of the live rows */
+    uint64_t quarantined;    /* collections set aside because their files are damaged */
+    enum vex_upkeep_job upkeep_running; /* background work under way */
+    char upkeep_error[96];              /* why the last of it failed; empty = it did not */
 };
 
 /* Asks the daemon. `out->size` must be set. Errors: UNAVAILABLE, TIMEOUT, INVALID. */
@@ -130,6 +154,80 @@ VEX_API VEX_MUST_CHECK enum vex_status vex_shutdown(struct vex_db *db, struct ve
 /* Waits until reads of this instance see record `lsn`. Errors: TIMEOUT, UNAVAILABLE, INVALID. */
 VEX_API VEX_MUST_CHECK enum vex_status vex_wait(struct vex_db *db, uint64_t lsn,
                                                 uint32_t timeout_ms, struct vex_error *error);
+
+/*
+ * Where `dir`, as given to vex_open (NULL = its default), leads: an absolute path, written to
+ * out_path with its NUL. Nothing is opened or made. Errors: INVALID, BUFFER, NOMEM.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status
+vex_find_directory(const char *dir, char *out_path, size_t out_path_bytes, struct vex_error *error);
+/* The daemon program that vex_open would start, `vexd_path` being that option or NULL. Errors:
+ * UNAVAILABLE (there is none), BUFFER. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_find_vexd(const char *vexd_path, char *out_path,
+                                                     size_t out_path_bytes,
+                                                     struct vex_error *error);
+
+/* ---- upkeep --------------------------------------------------------------------------------- */
+
+/*
+ * The daemon writes checkpoints and merges segments by itself. These calls ask for it now, and block
+ * until it is done, however long that takes; reads and writes go on meanwhile. Several requests are
+ * carried out one after the other. A request whose connection breaks may still be carried out; it is
+ * harmless to repeat.
+ */
+struct vex_upkeep_info {
+    size_t size;
+    uint64_t lsn;             /* every record up to this one is in the checkpoint or the backup */
+    uint64_t bytes;           /* of a backup */
+    uint64_t rows_removed;    /* dead rows that a compaction left out */
+    uint64_t segments_before; /* of the collections in question */
+    uint64_t segments_after;
+};
+/* clang-format off */
+#define VEX_UPKEEP_INFO_INIT {sizeof(struct vex_upkeep_info), 0, 0, 0, 0, 0}
+/* clang-format on */
+
+/*
+ * Writes the state to segment files, so that the next start has nothing to replay. `out_info` may be
+ * NULL. Errors: NO_SPACE, IO, READ_ONLY, CORRUPT (a collection is quarantined), BUSY (too many
+ * requests wait), UNAVAILABLE, UNKNOWN_OUTCOME, NOMEM, INVALID.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status
+vex_checkpoint(struct vex_db *db, struct vex_upkeep_info *out_info, struct vex_error *error);
+
+struct vex_compact_options {
+    size_t size;
+    /*
+     * Also get rid of what was deleted or replaced before the call: no file of the instance holds
+     * its bytes afterwards, the log included. Backups made earlier keep theirs, and a disk may keep
+     * what it was told to give up: see its own means of erasing.
+     */
+    bool erase;
+};
+/* clang-format off */
+#define VEX_COMPACT_OPTIONS_INIT {sizeof(struct vex_compact_options), false}
+/* clang-format on */
+
+/*
+ * Merges the segments of a collection (NULL = of each one) without their dead rows, and gives the
+ * memory and the disk space of the old ones back. `options` and `out_info` may be NULL. Errors: as
+ * vex_checkpoint, and NO_COLLECTION.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_compact(struct vex_db *db, const char *collection,
+                                                   const struct vex_compact_options *options,
+                                                   struct vex_upkeep_info *out_info,
+                                                   struct vex_error *error);
+/*
+ * Makes a checkpoint and a directory `path` with a copy of it that is itself an instance: to restore
+ * it, copy it and open the copy. On the same file system its files are hard links, which cost
+ * nothing; elsewhere they are copied. The directory appears under its name when it is whole. A
+ * relative path is meant from this process's working directory; the directory that `path` is in must
+ * exist, `path` must not, and it is the daemon that needs the permission to write there. Errors: as
+ * vex_checkpoint, and EXISTS, PERMISSION, NOT_FOUND.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_backup(struct vex_db *db, const char *path,
+                                                  struct vex_upkeep_info *out_info,
+                                                  struct vex_error *error);
 
 /* ---- collections --------------------------------------------------------------------------- */
 
