@@ -110,27 +110,6 @@ const struct vex_verb vex_verb_coll_create = {
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
-/* *out_infos is to be freed. */
-static enum vex_status list(struct vex_db *db, struct vex_collection_info **out_infos,
-                            size_t *out_count, struct vex_error *error)
-{
-    size_t capacity = VEX_COLLECTIONS_MAX;
-    struct vex_collection_info *infos = vex_context_alloc(capacity, sizeof(*infos));
-    memset(infos, 0, capacity * sizeof(*infos));
-    for (size_t i = 0; i < capacity; i++) {
-        infos[i].size = sizeof(infos[i]);
-    }
-    size_t count = 0;
-    enum vex_status status = vex_collection_list(db, infos, capacity, &count, error);
-    if (status != VEX_OK) {
-        free(infos);
-        return status;
-    }
-    *out_infos = infos;
-    *out_count = count < capacity ? count : capacity;
-    return VEX_OK;
-}
-
 static void print_list(FILE *out, const struct vex_collection_info *infos, size_t count)
 {
     static const char *const titles[] = {"NAME",  ">DIM",      "METRIC", ">COUNT",
@@ -165,7 +144,7 @@ static enum vex_exit run_list(struct vex_context *context, const struct vex_argu
     struct vex_collection_info *infos = NULL;
     size_t count = 0;
     if (vex_context_open(context, true, &error) != VEX_OK ||
-        list(context->db, &infos, &count, &error) != VEX_OK) {
+        vex_context_list(context, &infos, &count, &error) != VEX_OK) {
         return vex_context_fail(&error);
     }
     if (context->json) {

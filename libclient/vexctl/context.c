@@ -66,6 +66,27 @@ enum vex_status vex_context_open_collection(struct vex_context *context, const c
     return vex_collection_open(context->db, name, out_collection, error);
 }
 
+enum vex_status vex_context_list(struct vex_context *context,
+                                 struct vex_collection_info **out_infos, size_t *out_count,
+                                 struct vex_error *error)
+{
+    size_t capacity = VEX_COLLECTIONS_MAX;
+    struct vex_collection_info *infos = vex_context_alloc(capacity, sizeof(*infos));
+    memset(infos, 0, capacity * sizeof(*infos));
+    for (size_t i = 0; i < capacity; i++) {
+        infos[i].size = sizeof(infos[i]);
+    }
+    size_t count = 0;
+    enum vex_status status = vex_collection_list(context->db, infos, capacity, &count, error);
+    if (status != VEX_OK) {
+        free(infos);
+        return status;
+    }
+    *out_infos = infos;
+    *out_count = count < capacity ? count : capacity;
+    return VEX_OK;
+}
+
 enum vex_exit vex_context_fail(const struct vex_error *error)
 {
     fprintf(stderr, "vexctl: %s\n",

@@ -41,6 +41,11 @@ enum vex_status vex_context_open_collection(struct vex_context *context, const c
                                             struct vex_collection **out_collection,
                                             struct vex_error *error);
 
+/* All collections; *out_infos is to be freed. */
+enum vex_status vex_context_list(struct vex_context *context,
+                                 struct vex_collection_info **out_infos, size_t *out_count,
+                                 struct vex_error *error);
+
 /* Prints "vexctl: <message>"; returns the exit code of the error's status. */
 enum vex_exit vex_context_fail(const struct vex_error *error);
 /* As above for wrong usage, with a pointer to the verb's help. Returns VEX_EXIT_USAGE. */

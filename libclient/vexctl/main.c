@@ -61,8 +61,9 @@ static enum vex_exit fail_verb(const struct vex_context *context, char *const *w
     if (count == 0) {
         return vex_context_usage(context, "a verb is missing");
     }
-    if (strcmp(words[0], "coll") == 0) {
-        return vex_context_usage(context, "coll: say create, list, show or drop");
+    char text[128];
+    if (vex_verb_is_group(words[0], text)) {
+        return vex_context_usage(context, "%s: say %s", words[0], text);
     }
     return vex_context_usage(context, "'%.60s' is no verb", words[0]);
 }
@@ -80,7 +81,8 @@ static enum vex_exit run(struct vex_context *context, char **words, size_t count
     size_t used = 0;
     const struct vex_verb *verb = vex_verb_find(words, count, &used);
     struct vex_options own = {0};
-    if (!verb && count > 0 && strcmp(words[0], "coll") == 0 &&
+    char ignored[128];
+    if (!verb && count > 0 && vex_verb_is_group(words[0], ignored) &&
         vex_options_parse(words, count, false, NULL, &globals, &used, &error) == VEX_OK) {
         count = globals.values[VEX_GLOBAL_HELP] ? 0 : used; /* "coll --help": the overview */
     }

@@ -7,11 +7,31 @@
 #include <string.h>
 
 const struct vex_verb *const vex_verbs[] = {
-    &vex_verb_status,    &vex_verb_coll_create, &vex_verb_coll_list,
-    &vex_verb_coll_show, &vex_verb_coll_drop,   &vex_verb_put,
-    &vex_verb_get,       &vex_verb_delete,      &vex_verb_count,
-    &vex_verb_search,    &vex_verb_import,      &vex_verb_stop,
-    &vex_verb_help,      &vex_verb_version,     NULL,
+    &vex_verb_status,
+    &vex_verb_coll_create,
+    &vex_verb_coll_list,
+    &vex_verb_coll_show,
+    &vex_verb_coll_drop,
+    &vex_verb_put,
+    &vex_verb_get,
+    &vex_verb_delete,
+    &vex_verb_count,
+    &vex_verb_search,
+    &vex_verb_import,
+    &vex_verb_checkpoint,
+    &vex_verb_compact_run,
+    &vex_verb_compact_status,
+    &vex_verb_backup_create,
+    &vex_verb_backup_list,
+    &vex_verb_backup_verify,
+    &vex_verb_backup_restore,
+    &vex_verb_fsck,
+    &vex_verb_log_dump,
+    &vex_verb_log_repair,
+    &vex_verb_stop,
+    &vex_verb_help,
+    &vex_verb_version,
+    NULL,
 };
 
 const struct vex_option vex_globals[VEX_GLOBALS_COUNT] = {
@@ -60,6 +80,36 @@ const struct vex_verb *vex_verb_find(char *const *words, size_t words_count, siz
     return NULL;
 }
 
+/* The second word of a verb that begins with `group`, or NULL. */
+static const char *second_word(const struct vex_verb *verb, const char *group)
+{
+    size_t bytes = strlen(group);
+    return strncmp(verb->name, group, bytes) == 0 && verb->name[bytes] == ' '
+               ? verb->name + bytes + 1
+               : NULL;
+}
+
+bool vex_verb_is_group(const char *word, char *out_text)
+{
+    size_t left = 0;
+    for (size_t i = 0; vex_verbs[i]; i++) {
+        left += second_word(vex_verbs[i], word) != NULL;
+    }
+    size_t used = 0;
+    bool found = left > 0;
+    for (size_t i = 0; left > 0; i++) {
+        const char *second = second_word(vex_verbs[i], word);
+        if (second) {
+            left--;
+            used += (size_t)snprintf(out_text + used, 128 - used, "%s%s", second,
+                                     left > 1    ? ", "
+                                     : left == 1 ? " or "
+                                                 : "");
+        }
+    }
+    return found;
+}
+
 #define OPTION_COLUMN 28
 
 static void print_option(FILE *to, const struct vex_option *option)
@@ -100,7 +150,7 @@ static void print_overview(FILE *to)
           "verbs:\n",
           to);
     for (size_t i = 0; vex_verbs[i]; i++) {
-        fprintf(to, "  %-13s %s\n", vex_verbs[i]->name, vex_verbs[i]->summary);
+        fprintf(to, "  %-14s %s\n", vex_verbs[i]->name, vex_verbs[i]->summary);
     }
     fputs("\noptions, before or behind the verb:\n", to);
     for (size_t i = 0; i < VEX_GLOBALS_COUNT; i++) {

@@ -4,6 +4,7 @@
 #ifndef VEX_VEXCTL_VERBS_H
 #define VEX_VEXCTL_VERBS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "libclient/vexctl/context.h"
@@ -38,6 +39,16 @@ extern const struct vex_verb vex_verb_delete;
 extern const struct vex_verb vex_verb_count;
 extern const struct vex_verb vex_verb_search;
 extern const struct vex_verb vex_verb_import;
+extern const struct vex_verb vex_verb_checkpoint;
+extern const struct vex_verb vex_verb_compact_run;
+extern const struct vex_verb vex_verb_compact_status;
+extern const struct vex_verb vex_verb_backup_create;
+extern const struct vex_verb vex_verb_backup_list;
+extern const struct vex_verb vex_verb_backup_verify;
+extern const struct vex_verb vex_verb_backup_restore;
+extern const struct vex_verb vex_verb_fsck;
+extern const struct vex_verb vex_verb_log_dump;
+extern const struct vex_verb vex_verb_log_repair;
 extern const struct vex_verb vex_verb_stop;
 extern const struct vex_verb vex_verb_help;
 extern const struct vex_verb vex_verb_version;
@@ -59,6 +70,11 @@ extern const struct vex_option vex_globals[VEX_GLOBALS_COUNT];
 
 /* The verb that `words` begin with, or NULL. *out_used is the number of words of its name. */
 const struct vex_verb *vex_verb_find(char *const *words, size_t words_count, size_t *out_used);
+/*
+ * True if `word` begins verbs of two words ("coll"); out_text, which has 128 bytes, then lists the second
+ * ones: "create, list, show or drop".
+ */
+bool vex_verb_is_group(const char *word, char *out_text);
 /* Help on one verb; NULL = the overview. */
 void vex_verb_print_help(FILE *to, const struct vex_verb *verb);
 
