@@ -682,6 +682,11 @@ const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator)
     return vex_store_uuid(coordinator->store);
 }
 
+const struct vex_registry *vex_coordinator_registry(const struct vex_coordinator *coordinator)
+{
+    return coordinator->registry;
+}
+
 const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator)
 {
     return coordinator->key;

@@ -46,6 +46,8 @@ enum vex_status vex_coordinator_open(int directory_fd,
 void vex_coordinator_close(struct vex_coordinator *coordinator);
 
 const uint8_t *vex_coordinator_uuid(const struct vex_coordinator *coordinator);
+/* For looking at, between two calls of this interface. */
+const struct vex_registry *vex_coordinator_registry(const struct vex_coordinator *coordinator);
 /* Names the shared memory: vex_region_key. */
 const uint8_t *vex_coordinator_key(const struct vex_coordinator *coordinator);
 /* Tells readers that the daemon is alive. */
