@@ -13,20 +13,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "daemon/coordinator.h"
+#include "daemon/lock.h"
+#include "daemon/offline.h"
 #include "daemon/server.h"
 #include "daemon/trace.h"
-
-#define LOCK_NAME "LOCK"
-#define LOCK_ATTEMPTS 5        /* while its holder lives */
-#define LOCK_ATTEMPTS_DEAD 600 /* while the kernel finishes a dead holder's last write */
-#define LOCK_PAUSE_US 50000u
 
 enum exit_code { EXIT_STOPPED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_TAKEN = 3 };
 
@@ -34,6 +30,7 @@ struct options {
     const char *directory;
     struct vex_server_options server;
     struct vex_coordinator_options coordinator;
+    struct vex_offline_options offline;
     int ready_fd;
 };
 
@@ -57,7 +54,19 @@ static void print_help(void)
         "  --ready-fd N           write one line there: 'ready', or 'error STATUS MESSAGE'\n"
         "  --version, --help\n"
         "\n"
-        "exit codes: 0 stopped in order, 1 failed, 2 usage, 3 another vexd serves DIR\n");
+        "In place of serving, while no vexd serves DIR:\n"
+        "\n"
+        "  --check                read and verify every file\n"
+        "  --verify               also open a scratch copy, and check every row\n"
+        "  --log-dump             show the log [--from LSN] [--records]\n"
+        "  --log-repair           say what cutting a damaged log would lose; with --accept-loss: "
+        "cut\n"
+        "  --restore FROM         make DIR from the backup FROM [--copy]\n"
+        "  --list-backups         those below DIR/backup; also while DIR is served\n"
+        "  --json                 the result as a JSON document\n"
+        "\n"
+        "exit codes: 0 stopped in order, or sound; 1 failed; 2 usage; 3 another vexd serves DIR;\n"
+        "4 damaged; 5 no instance; 6 no space; 7 exists; 8 not permitted\n");
 }
 
 static bool parse_number(const char *text, unsigned long least, unsigned long most,
@@ -85,9 +94,13 @@ static int parse_options(int count, char **words, struct options *out)
         CHECKPOINT,
         QUARANTINE,
         READY,
+        FROM,
+        RESTORE,
         VERSION,
         HELP
     };
+    static int task;
+    static int flags[4]; /* getopt sets them: records, accept_loss, copy, json */
     static const struct option known[] = {
         {"dir", required_argument, NULL, DIRECTORY},
         {"io", required_argument, NULL, IO},
@@ -97,6 +110,17 @@ static int parse_options(int count, char **words, struct options *out)
         {"checkpoint-mib", required_argument, NULL, CHECKPOINT},
         {"quarantine", no_argument, NULL, QUARANTINE},
         {"ready-fd", required_argument, NULL, READY},
+        {"check", no_argument, &task, VEX_OFFLINE_CHECK},
+        {"verify", no_argument, &task, VEX_OFFLINE_VERIFY},
+        {"log-dump", no_argument, &task, VEX_OFFLINE_LOG_DUMP},
+        {"log-repair", no_argument, &task, VEX_OFFLINE_LOG_REPAIR},
+        {"list-backups", no_argument, &task, VEX_OFFLINE_LIST_BACKUPS},
+        {"restore", required_argument, NULL, RESTORE},
+        {"from", required_argument, NULL, FROM},
+        {"records", no_argument, &flags[0], 1},
+        {"accept-loss", no_argument, &flags[1], 1},
+        {"copy", no_argument, &flags[2], 1},
+        {"json", no_argument, &flags[3], 1},
         {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, HELP},
         {NULL, 0, NULL, 0},
@@ -105,6 +129,8 @@ static int parse_options(int count, char **words, struct options *out)
     int option;
     while ((option = getopt_long(count, words, "", known, NULL)) != -1) {
         switch (option) {
+        case 0: /* a task or a flag */
+            break;
         case DIRECTORY:
             out->directory = optarg;
             break;
@@ -147,6 +173,17 @@ static int parse_options(int count, char **words, struct options *out)
             out->ready_fd = (int)number;
             (void)fcntl(out->ready_fd, F_SETFD, FD_CLOEXEC);
             break;
+        case FROM:
+            if (!parse_number(optarg, 0, UINT64_MAX, &number)) {
+                fprintf(stderr, "vexd: --from: '%s' is not an LSN\n", optarg);
+                return EXIT_USAGE;
+            }
+            out->offline.from_lsn = number;
+            break;
+        case RESTORE:
+            task = VEX_OFFLINE_RESTORE;
+            out->offline.source = optarg;
+            break;
         case VERSION:
             printf("vexd %s\n", VEX_VERSION);
             return EXIT_STOPPED;
@@ -162,6 +199,11 @@ static int parse_options(int count, char **words, struct options *out)
         fprintf(stderr, "vexd: --dir DIR is needed, and nothing else; try 'vexd --help'\n");
         return EXIT_USAGE;
     }
+    out->offline.task = (enum vex_offline_task)task;
+    out->offline.records = flags[0];
+    out->offline.accept_loss = flags[1];
+    out->offline.copy = flags[2];
+    out->offline.json = flags[3];
     if (out->coordinator.log_file_bytes_max && out->coordinator.log_file_bytes_max < (4u << 20)) {
         out->coordinator.log_file_bytes_min = out->coordinator.log_file_bytes_max;
     }
@@ -187,47 +229,6 @@ static int make_directory(const char *path)
         }
     }
     return mkdir(copy, 0750) == 0 || errno == EEXIST ? 0 : errno;
-}
-
-static bool is_alive(const char *holder)
-{
-    long pid = strtol(holder, NULL, 10);
-    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-}
-
-/* The descriptor of the lock file, or a status. The kernel releases the lock with the process; a
- * ring can hold a dead daemon's descriptors for a moment longer, hence the attempts. */
-static enum vex_status take_lock(int *out_fd, struct vex_error *error)
-{
-    int fd = open(LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (fd < 0) {
-        return vex_error_os(error, vex_status_from_errno(errno), errno, "open " LOCK_NAME);
-    }
-    for (int attempt = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; attempt++) {
-        if (errno != EWOULDBLOCK && errno != EINTR) {
-            int failure = errno;
-            (void)close(fd);
-            return vex_error_os(error, VEX_ERR_IO, failure, "lock " LOCK_NAME);
-        }
-        char holder[32] = {0};
-        (void)!pread(fd, holder, sizeof(holder) - 1, 0);
-        if (attempt >= (is_alive(holder) ? LOCK_ATTEMPTS : LOCK_ATTEMPTS_DEAD)) {
-            (void)close(fd);
-            return vex_error_set(error, VEX_ERR_BUSY,
-                                 "another vexd (process %.20s) serves this directory",
-                                 strtok(holder, "\n") ? holder : "unknown");
-        }
-        (void)usleep(LOCK_PAUSE_US);
-    }
-    char text[32];
-    int length = snprintf(text, sizeof(text), "%d\n", getpid());
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
-        int failure = errno;
-        (void)close(fd);
-        return vex_error_os(error, vex_status_from_errno(failure), failure, "write " LOCK_NAME);
-    }
-    *out_fd = fd;
-    return VEX_OK;
 }
 
 static void report(const struct options *options, const char *line)
@@ -265,7 +266,7 @@ static enum vex_status start(const struct options *options, struct instance *ins
         return vex_error_os(error, vex_status_from_errno(failure), failure, "directory %s",
                             options->directory);
     }
-    enum vex_status status = take_lock(&instance->lock, error);
+    enum vex_status status = vex_lock_take(VEX_LOCK_SERVE, &instance->lock, error);
     if (status == VEX_OK) {
         struct vex_coordinator_options coordinator = options->coordinator;
         coordinator.lock_fd = &instance->lock;
@@ -285,6 +286,9 @@ int main(int count, char **words)
         return usage;
     }
     raise_descriptor_limit();
+    if (options.offline.task != VEX_OFFLINE_NONE) {
+        return vex_offline_run(options.directory, &options.offline);
+    }
     /* Whoever waits for the ready line may have gone. */
     (void)signal(SIGPIPE, SIG_IGN);
     /* A file size limit is an error to report, not a reason to die. */
