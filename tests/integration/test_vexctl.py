@@ -34,7 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VEXCTL = None
 SECONDS_MAX = 60  # of one command; a hang is a failure
 
-OK, FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, CORRUPT, TIMEOUT, PARTIAL = range(9)
+OK, FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, CORRUPT, TIMEOUT, PARTIAL, DENIED, NO_SPACE = range(11)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -169,7 +169,8 @@ class Case(unittest.TestCase):
 
 VERBS = (
     "status", "coll create", "coll list", "coll show", "coll drop", "put", "get", "delete", "count",
-    "search", "import", "stop", "help", "version",
+    "search", "import", "checkpoint", "compact run", "compact status", "backup create", "backup list",
+    "backup verify", "backup restore", "fsck", "log dump", "log repair", "stop", "help", "version",
 )
 
 
@@ -278,6 +279,20 @@ class Usage(Case):
         (["import", "c", "a.fvecs", "--metric", "l2"], "only with --create"),
         (["import", "c", "a.fvecs", "--mode", "update"], "none of insert, upsert"),
         (["import", "c", "a.fvecs", "--batch", "0"], "--batch"),
+        (["compact"], "run or status"),
+        (["backup", "make"], "create, list, verify or restore"),
+        (["log"], "dump or repair"),
+        (["checkpoint", "now"], "one argument too many"),
+        (["compact", "run", "a", "b"], "one argument too many"),
+        (["backup", "create", ""], "neither a name nor a path"),
+        (["backup", "create", ".."], "neither a name nor a path"),
+        (["backup", "verify"], "too few"),
+        (["backup", "restore", "a"], "too few"),
+        (["backup", "restore", "a", "b", "c"], "one argument too many"),
+        (["fsck", "now"], "one argument too many"),
+        (["log", "dump", "--from", "-1"], "--from"),
+        (["log", "dump", "--from", "first"], "--from"),
+        (["log", "repair", "--accept-loss=no"], "takes no value"),
     )
 
     def test_wrong_usage_is_named_and_starts_no_daemon(self):
@@ -893,6 +908,381 @@ class Daemon(Case):
             log.write(bytes(b ^ 0xFF for b in log.read(8)))
         done = self.call("status", instance=instance)
         self.assertEqual((done.returncode, done.stdout), (CORRUPT, b""), done.stderr)
+
+
+# ---- upkeep ----------------------------------------------------------------------------------------
+
+
+def tree(directory):
+    """What is in a directory, down to the bytes; what two calls return is equal if nothing was changed."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        info = path.lstat()
+        if path.is_file():
+            found[str(path.relative_to(directory))] = (info.st_mtime_ns, path.read_bytes())
+        else:
+            found[str(path.relative_to(directory))] = None
+    return found
+
+
+def orphaned_memory():
+    """Names of shared memory that no process has mapped."""
+    mapped = ""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            mapped += pathlib.Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    return {name for name in os.listdir("/dev/shm") if name.startswith("vexdb-") and name not in mapped}
+
+
+def files_with(directory, marker):
+    return [str(path) for path in directory.rglob("*") if path.is_file() and marker in path.read_bytes()]
+
+
+def flip(path, offset, count=8):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        old = file.read(count)
+        file.seek(offset)
+        file.write(bytes(byte ^ 0xFF for byte in old))
+
+
+class Upkept(Case):
+    """Instances of a few rows; `report` and `refused` are for what vexd does for vexctl."""
+
+    def build(self, name, collections=("a",), rows=20):
+        instance = self.folder / name
+        self.addCleanup(self.end_daemon, instance)
+        for collection in collections:
+            self.good("coll", "create", collection, "--dim", 2, "--metric", "l2", instance=instance)
+            lines = jsonl({"id": i, "vector": [i, 1], "payload": f"{collection}-{i}"} for i in range(rows))
+            self.good("import", collection, self.file(f"{name}.jsonl", lines), instance=instance)
+        return instance
+
+    def stopped(self, *words, **more):
+        instance = self.build(*words, **more)
+        self.good("stop", instance=instance)
+        return instance
+
+    def rows(self, instance, collection="a", ids=range(20)):
+        return self.json("get", collection, *ids, instance=instance)["records"]
+
+    def report(self, *words, code=OK, **more):
+        """The report of an offline verb as JSON; for people it is there, too, with the same exit code."""
+        plain = self.call(*words, **more)
+        self.assertEqual(plain.returncode, code, (words, plain.stderr))
+        self.assertTrue(plain.stdout)
+        done = self.call("-o", "json", *words, **more)
+        self.assertEqual(done.returncode, code, (words, done.stderr))
+        if code == OK:
+            self.assertEqual((plain.stderr, done.stderr), (b"", b""), words)
+        else:
+            self.assertRegex(done.stderr.decode(), r"(?m)^vexd: [^\n]+\n\Z")
+        return json.loads(done.stdout)
+
+    def refused(self, code, *words, says=r"\w", **more):
+        """An offline verb that does nothing, says why in one line, and prints nothing else."""
+        for output in ("table", "json"):
+            done = self.call("-o", output, *words, **more)
+            message = done.stderr.decode()
+            self.assertEqual((done.returncode, done.stdout), (code, b""), (words, message))
+            self.assertRegex(message, r"\Avexd: [^\n]+\n\Z", words)
+            self.assertRegex(message, says, words)
+
+    def assert_nothing_left(self, orphans_before=None):
+        self.assertEqual(list(self.folder.rglob("*.scratch-*")), [])
+        self.assertEqual(list(self.folder.rglob("*.part")), [])
+        if orphans_before is not None:  # other tests may run beside this one: theirs pass by
+            left = orphaned_memory() - orphans_before
+            wait_until(lambda: not left & orphaned_memory(), 10, "no shared memory is left")
+
+
+class Upkeep(Upkept):
+    def test_status_tells_how_much_space_and_writing_it_costs(self):
+        instance = self.folder / "amplified"
+        self.addCleanup(self.end_daemon, instance)
+        empty = self.json("status", instance=instance)
+        for key in ("space_amplification", "write_amplification", "shm_amplification"):
+            self.assertIsNone(empty[key])
+        self.assertEqual((empty["live_bytes"], empty["checkpoint_lsn"]), (0, 0))
+        instance = self.build("amplified")
+        full = self.json("status", instance=instance)
+        self.assertEqual(full["disk_bytes"], full["log_file_bytes"] + full["segment_bytes"])
+        for key, above, below in (
+            ("space_amplification", "disk_bytes", "live_bytes"),
+            ("write_amplification", "written_bytes", "ingested_bytes"),
+            ("shm_amplification", "shm_bytes", "live_bytes"),
+        ):
+            self.assertAlmostEqual(full[key], full[above] / full[below], places=2)
+        self.assertGreaterEqual(full["live_bytes"], 20 * 2 * 4)
+        self.assertGreater(full["ingested_bytes"], 20 * 2 * 4)
+        self.assertGreater(full["recovery_us"], 0)
+        self.assertEqual((full["quarantined"], full["upkeep_error"]), (0, None))
+        self.assertEqual(full["checkpoint_failures"] + full["merge_failures"], 0)
+        text = self.good("status", instance=instance)
+        for name in ("amplification", "segment files", "checkpoints", "merges", "recovery", "upkeep"):
+            self.assertRegex(text, rf"(?m)^{name} +\S")
+        log_bytes = sum(path.stat().st_size for path in (instance / "log").iterdir())
+        self.assertLessEqual(full["log_file_bytes"], log_bytes)
+
+    def test_checkpoint(self):
+        instance = self.build("checkpoint")
+        before = self.json("status", instance=instance)
+        self.assertEqual(self.json("checkpoint", instance=instance), {"checkpoint_lsn": before["lsn"]})
+        after = self.json("status", instance=instance)
+        self.assertEqual(after["checkpoint_lsn"], before["lsn"])
+        self.assertGreater(after["checkpoints"], before["checkpoints"])
+        self.assertEqual(after["segment_files"], 1)
+        self.assertRegex(self.good("checkpoint", instance=instance), rf"lsn {before['lsn']}\n")
+        rows = self.rows(instance)
+        self.good("stop", instance=instance)
+        self.assertEqual(self.rows(instance), rows)
+        self.assertEqual(self.json("status", instance=instance)["replayed"], 0)
+
+    def test_compact(self):
+        instance = self.build("compact", ("a", "b"))
+        self.good("delete", "a", *range(15), instance=instance)
+        self.assertRegex(self.good("compact", "status", instance=instance), r"(?m)^a +\d+ +5 ")
+        status = self.json("compact", "status", instance=instance)
+        self.assertEqual([(c["name"], c["live"]) for c in status["collections"]], [("a", 5), ("b", 20)])
+        self.bad(NOT_FOUND, "compact", "run", "nothing", instance=instance, says="nothing")
+        self.bad(NOT_FOUND, "compact", "run", "x" * 64, instance=instance, says="xxx")
+        done = self.json("compact", "run", "a", instance=instance)
+        self.assertEqual((done["segments_after"], done["erased"]), (1, False))
+        self.assertRegex(self.good("compact", "run", instance=instance), r"\Aremoved 0 dead rows; ")
+        status = self.json("compact", "status", instance=instance)
+        self.assertEqual([c["dead"] for c in status["collections"]], [0, 0])
+        self.assertEqual(len(self.rows(instance, ids=range(15, 20))), 5)
+
+    def test_erase_leaves_no_trace(self):
+        instance = self.build("erase")
+        vector = struct.pack("<2f", 12345.678, -8765.4321)
+        self.good("put", "a", "--id", 99, "--vector", "[12345.678, -8765.4321]", "--payload", "TRACE-IT",
+                  instance=instance)
+        self.good("put", "a", "--id", 98, "--vector", "[1, 2]", "--payload", "KEEP-IT", instance=instance)
+        self.good("checkpoint", instance=instance)
+        self.good("delete", "a", 99, instance=instance)
+        self.assertTrue(files_with(instance, b"TRACE-IT"))
+        self.assertTrue(files_with(instance, vector))
+        self.assertIs(self.json("compact", "run", "--erase", instance=instance)["erased"], True)
+        for marker in (b"TRACE-IT", vector):
+            self.assertEqual(files_with(instance, marker), [])
+        self.assertTrue(files_with(instance, b"KEEP-IT"))
+        self.good("stop", instance=instance)
+        self.assertEqual(files_with(instance, b"TRACE-IT"), [])
+        self.assertEqual(self.json("count", "a", instance=instance), {"count": 21})
+
+    def test_backup_create_and_list(self):
+        instance = self.build("backed")
+        self.assertEqual(self.report("backup", "list", instance=instance), {"backups": [], "count": 0})
+        lsn = self.json("status", instance=instance)["lsn"]
+        named = self.json("backup", "create", "named", instance=instance)
+        self.assertEqual((named["path"], named["lsn"]), (str(instance / "backup/named"), lsn))
+        size = sum(path.stat().st_size for path in (instance / "backup/named").rglob("*") if path.is_file())
+        self.assertEqual(named["bytes"], size)
+        timed = self.json("backup", "create", instance=instance)
+        self.assertRegex(timed["path"], r"/backup/\d{8}T\d{6}Z\Z")
+        elsewhere = self.folder / "elsewhere"
+        self.assertRegex(self.good("backup", "create", f"{elsewhere}/", instance=instance), rf"lsn {lsn}, .*elsewhere")
+        self.assertTrue((elsewhere / "MANIFEST").is_file())
+        relative = os.path.relpath(self.folder / "relative")
+        self.good("backup", "create", relative if "/" in relative else f"./{relative}", instance=instance)
+        self.assertTrue((self.folder / "relative/MANIFEST").is_file())
+        self.bad(CONFLICT, "backup", "create", "named", instance=instance, says="named.* exists")
+        self.assertNotEqual(self.call("backup", "create", self.folder / "no/such", instance=instance).returncode, OK)
+        listed = self.report("backup", "list", instance=instance)
+        self.assertEqual(listed["count"], 2)
+        self.assertEqual({b["name"]: (b["lsn"], b["whole"]) for b in listed["backups"]},
+                         {"named": (lsn, True), pathlib.Path(timed["path"]).name: (lsn, True)})
+        self.good("stop", instance=instance)
+        self.assertEqual(self.report("backup", "list", instance=instance), listed)
+        (instance / "backup/half.part").mkdir()
+        half = self.report("backup", "list", instance=instance)["backups"][1]
+        self.assertEqual((half["name"], half["whole"]), ("half.part", False))
+
+
+class Offline(Upkept):
+    VERBS = (["fsck"], ["fsck", "--deep"], ["log", "dump"], ["log", "repair"], ["log", "repair", "--accept-loss"])
+
+    def test_a_running_daemon_keeps_them_out(self):
+        instance = self.build("served")
+        for words in self.VERBS:
+            self.refused(CONFLICT, *words, instance=instance, says="vexctl stop.*process [0-9]+")
+        self.refused(CONFLICT, "backup", "restore", instance, self.folder / "not", instance=instance)
+        self.refused(CONFLICT, "backup", "verify", instance, instance=instance)
+        self.assertFalse((self.folder / "not").exists())
+        self.assertEqual(len(self.rows(instance)), 20)
+
+    def test_no_instance(self):
+        self.folder.joinpath("empty").mkdir(exist_ok=True)
+        for place in ("empty", "missing"):
+            for words in self.VERBS:
+                self.refused(NOT_FOUND, *words, instance=self.folder / place)
+        self.assertEqual(list(self.folder.joinpath("empty").iterdir()), [])
+        self.assertFalse(self.folder.joinpath("missing").exists())
+        env = {**self.environment(self.instance), "VEXD_PATH": "/nonexistent/vexd"}
+        self.bad(UNREACHABLE, "fsck", env=env, says="/nonexistent/vexd")
+
+    def test_a_sound_instance_stays_as_it_is(self):
+        instance = self.build("sound", ("a", "b"))
+        self.good("checkpoint", instance=instance)
+        self.good("delete", "a", 3, instance=instance)
+        self.good("backup", "create", "one", instance=instance)
+        self.good("put", "b", "--id", 100, "--vector", "[1,1]", instance=instance)
+        self.good("stop", instance=instance)
+        before = tree(instance)
+        orphans = orphaned_memory()
+        checked = self.report("fsck", instance=instance)
+        self.assertEqual((checked["sound"], checked["damaged"]), (True, 0))
+        self.assertLessEqual({"MANIFEST"}, {item["path"] for item in checked["files"]})
+        for folder in ("checkpoints/", "segments/", "log/"):
+            self.assertTrue([item for item in checked["files"] if item["path"].startswith(folder)], folder)
+        for words, live in ((["fsck", "--deep"], 40), (["backup", "verify", "one"], 39)):
+            deep = self.report(*words, instance=instance)
+            self.assertIs(deep["sound"], True)
+            self.assertEqual([c["name"] for c in deep["collections"]], ["a", "b"])
+            self.assertEqual(sum(c["live_rows"] for c in deep["collections"]), live)
+            self.assertEqual(deep["live_rows"], live)
+        self.assertIs(self.report("log", "repair", instance=instance)["damaged"], False)
+        self.report("log", "dump", "--records", instance=instance)
+        self.assertEqual(tree(instance), before)
+        self.assert_nothing_left(orphans)
+
+    def test_damage_is_named(self):
+        for kind in ("segments/*.seg", "checkpoints/*.ckpt", "MANIFEST"):
+            with self.subTest(kind):
+                instance = self.build("damaged-" + kind.split("/")[0])
+                self.good("checkpoint", instance=instance)
+                self.good("stop", instance=instance)
+                path = sorted(instance.glob(kind))[-1]
+                flip(path, path.stat().st_size - 100 if kind != "MANIFEST" else 20)
+                before = tree(instance)
+                found = self.report("fsck", code=CORRUPT, instance=instance)
+                self.assertIs(found["sound"], False)
+                self.assertEqual([item["path"] for item in found["files"] if not item["sound"]],
+                                 [str(path.relative_to(instance))])
+                self.assertEqual(self.call("fsck", "--deep", instance=instance).returncode, CORRUPT)
+                self.assertEqual(tree(instance), before)
+        self.assert_nothing_left()
+
+    def test_a_lost_file_is_damage(self):
+        instance = self.build("lost")
+        self.good("checkpoint", instance=instance)
+        self.good("stop", instance=instance)
+        for path in (sorted(instance.glob("segments/*.seg"))[0], instance / "MANIFEST"):
+            path.unlink()
+            self.assertEqual(self.call("fsck", instance=instance).returncode, CORRUPT)
+            self.assertEqual(self.call("fsck", "--deep", instance=instance).returncode, CORRUPT)
+
+    def test_restore(self):
+        instance = self.build("origin", ("a", "b"))
+        rows = self.rows(instance)
+        self.good("backup", "create", "one", instance=instance)
+        self.good("delete", "a", *range(20), instance=instance)
+        target = self.folder / "restored"
+        done = self.json("backup", "restore", "one", target, instance=instance)
+        self.assertEqual(done, {"restored": str(target), "from": str(instance / "backup/one")})
+        self.addCleanup(self.end_daemon, target)
+        self.assertEqual(self.rows(target), rows)
+        self.assertEqual(self.json("count", "a", instance=instance), {"count": 0})
+        self.good("put", "a", "--id", 1, "--vector", "[5,5]", instance=target)
+        self.refused(CONFLICT, "backup", "restore", "one", target, instance=instance, says="not empty")
+        self.assertEqual(self.json("count", "a", instance=target), {"count": 20})
+        self.refused(NOT_FOUND, "backup", "restore", "two", self.folder / "nowhere", instance=instance, says="two")
+        self.assertFalse((self.folder / "nowhere").exists())
+
+    def test_restore_by_copy_and_into_an_empty_directory(self):
+        instance = self.build("linked")
+        self.good("backup", "create", "one", instance=instance)
+        names = sorted(path.name for path in (instance / "backup/one/segments").iterdir())
+        for options, links in ([], True), (["--copy"], False):
+            target = self.folder / f"linked-{links}"
+            target.mkdir()
+            (self.folder / f"linked-{links}.part").mkdir()  # an attempt that was interrupted
+            (self.folder / f"linked-{links}.part/MANIFEST").write_bytes(b"part of one")
+            self.good("backup", "restore", "one", target, *options, instance=instance)
+            self.assertEqual(sorted(path.name for path in (target / "segments").iterdir()), names)
+            for name in names:
+                same = (target / "segments" / name).samefile(instance / "backup/one/segments" / name)
+                self.assertEqual(same, links)
+            self.assertEqual(self.call("fsck", instance=target).returncode, OK)
+        self.assert_nothing_left()
+        strange = self.folder / "strange.part"
+        strange.mkdir()
+        (strange / "diary").write_bytes(b"mine")
+        self.refused(CONFLICT, "backup", "restore", "one", self.folder / "strange", instance=instance, says="in the way")
+        self.assertEqual((strange / "diary").read_bytes(), b"mine")
+        shutil.rmtree(strange)
+
+    def test_a_damaged_backup_is_not_restored(self):
+        instance = self.build("bad")
+        self.good("backup", "create", "one", instance=instance)
+        copied = self.folder / "copied"
+        shutil.copytree(instance / "backup/one", copied)
+        segment = sorted(copied.glob("segments/*.seg"))[0]
+        flip(segment, segment.stat().st_size - 100)
+        done = self.call("backup", "restore", copied, self.folder / "never", instance=instance)
+        self.assertEqual((done.returncode, done.stdout), (CORRUPT, b""), done.stderr)
+        self.assertIn(segment.name, done.stderr.decode())
+        self.assertFalse((self.folder / "never").exists())
+        self.assertEqual(self.call("backup", "verify", copied, instance=instance).returncode, CORRUPT)
+        self.assertEqual(self.call("backup", "verify", "one", instance=instance).returncode, OK)
+        self.assert_nothing_left()
+
+    def test_log_dump(self):
+        instance = self.build("dumped", rows=3)
+        self.good("delete", "a", 2, instance=instance)
+        self.good("coll", "drop", "a", "--yes", instance=instance)
+        self.good("stop", instance=instance)
+        whole = self.report("log", "dump", "--records", instance=instance)
+        records = [item for item in whole["log"] if item["kind"] == "record"]
+        self.assertEqual([(r["lsn"], r["what"]) for r in records],
+                         [(1, "create"), (2, "insert"), (3, "delete"), (4, "drop")])
+        self.assertEqual((records[0]["name"], records[1]["count"], records[2]["first_id"]), ("a", 3, 2))
+        self.assertEqual((whole["last_lsn"], whole["end"]), (4, "orderly stop"))
+        self.assertEqual(whole["files"], len([i for i in whole["log"] if i["kind"] == "file"]))
+        tail = self.report("log", "dump", "--records", "--from", 3, instance=instance)
+        self.assertEqual([i["lsn"] for i in tail["log"] if i["kind"] == "record"], [3, 4])
+        batches = self.report("log", "dump", instance=instance)["log"]
+        self.assertEqual({i["kind"] for i in batches}, {"file", "batch"})
+        self.assertRegex(self.good("log", "dump", "--records", instance=instance), r"(?m)^ +3: delete of 1 in coll")
+
+    def test_log_repair(self):
+        instance = self.build("cut", rows=3)
+        for i in range(5):
+            self.good("put", "a", "--id", 10 + i, "--vector", "[1,1]", instance=instance)
+        self.good("stop", instance=instance)
+        batches = [i for i in self.report("log", "dump", instance=instance)["log"] if i["kind"] == "batch"]
+        damaged = next(i for i in batches if i["first_lsn"] == 5 and i["records"])
+        flip(sorted((instance / "log").glob("*.log"))[0], damaged["offset"] + 100)
+        self.assertEqual(self.call("status", instance=instance).returncode, CORRUPT)
+        self.assertEqual(self.call("fsck", instance=instance).returncode, CORRUPT)
+        self.assertEqual(self.call("log", "dump", instance=instance).returncode, CORRUPT)
+        before = tree(instance)
+        found = self.report("log", "repair", code=CORRUPT, instance=instance)
+        self.assertEqual((found["damaged"], found["changed"], found["last_lsn"]), (True, False, 4))
+        self.assertEqual(found["lost_records"], 3)
+        self.assertEqual(tree(instance), before)
+        self.assert_nothing_left()
+        done = self.json("log", "repair", "--accept-loss", instance=instance)
+        self.assertEqual((done["changed"], done["last_lsn"], done["lost_records"]), (True, 4, 3))
+        self.assertIs(self.report("log", "repair", "--accept-loss", instance=instance)["damaged"], False)
+        self.assertEqual(self.call("fsck", "--deep", instance=instance).returncode, OK)
+        self.assertEqual(self.json("count", "a", instance=instance), {"count": 5})
+        self.good("put", "a", "--id", 30, "--vector", "[1,1]", instance=instance)
+
+    def test_an_interrupted_check_clears_up(self):
+        instance = self.stopped("large", rows=20000)
+        before = tree(instance)
+        orphans = orphaned_memory()
+        for after in (0.02, 0.05, 0.1):
+            process = subprocess.Popen([VEXCTL, "fsck", "--deep"], env=self.environment(instance),
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            time.sleep(after)
+            os.killpg(process.pid, signal.SIGTERM)
+            process.communicate(timeout=SECONDS_MAX)
+            wait_until(lambda: not list(self.folder.glob("large.scratch-*")), 10, "the scratch copy is gone")
+        self.assertEqual(tree(instance), before)
+        self.assert_nothing_left(orphans)
 
 
 def main():
