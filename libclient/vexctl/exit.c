@@ -52,7 +52,7 @@ static const char *const meanings[] = {
     [VEX_EXIT_OK] = "done",
     [VEX_EXIT_FAILED] = "the operation failed",
     [VEX_EXIT_USAGE] = "wrong usage, or invalid input",
-    [VEX_EXIT_NOT_FOUND] = "no such collection or id",
+    [VEX_EXIT_NOT_FOUND] = "no such collection or id; no instance or backup there",
     [VEX_EXIT_CONFLICT] = "exists already, or in use by another process",
     [VEX_EXIT_UNREACHABLE] = "the daemon cannot be reached, or the connection was lost",
     [VEX_EXIT_CORRUPT] = "integrity failure: data is damaged",
@@ -80,8 +80,11 @@ void vex_exit_print(FILE *to)
             }
         }
     }
-    fputs("\nOn any code but 0 nothing is written to standard output; the reason is one line on\n"
-          "standard error. A lost connection (VEX_ERR_UNKNOWN_OUTCOME) leaves open whether the\n"
-          "write happened: read it back, or repeat it with an upsert.\n",
-          to);
+    fputs(
+        "\nOn any code but 0 nothing is written to standard output; the reason is one line on\n"
+        "standard error. The exceptions are the reports of fsck, backup verify, log dump and log\n"
+        "repair, which are there with code 6, too. A lost connection (VEX_ERR_UNKNOWN_OUTCOME) "
+        "leaves open whether the\n"
+        "write happened: read it back, or repeat it with an upsert.\n",
+        to);
 }
