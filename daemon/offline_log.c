@@ -302,7 +302,9 @@ enum vex_status offline_log_repair(const struct vex_offline_options *options,
         status = offline_read_manifest(io, VEX_MANIFEST_PATH, &manifest, error);
     }
     status = status == VEX_OK ? find_start(io, &manifest, &start, error) : status;
-    if (status == VEX_OK && start.file_number > 0) { /* 0: the log is yet to be made */
+    if (status == VEX_OK && start.file_number == 0) { /* the log is yet to be made */
+        found.last_lsn = start.lsn;
+    } else if (status == VEX_OK) {
         status = vex_log_repair(io, manifest.uuid, &start, &found, error);
     }
     vex_io_close(io);
