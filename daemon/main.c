@@ -199,6 +199,11 @@ static int parse_options(int count, char **words, struct options *out)
         fprintf(stderr, "vexd: --dir DIR is needed, and nothing else; try 'vexd --help'\n");
         return EXIT_USAGE;
     }
+    if (task == VEX_OFFLINE_NONE && (flags[0] || flags[1] || flags[2] || flags[3])) {
+        fprintf(stderr, "vexd: --records, --accept-loss, --copy and --json go with what is done in "
+                        "place of serving\n");
+        return EXIT_USAGE;
+    }
     out->offline.task = (enum vex_offline_task)task;
     out->offline.records = flags[0];
     out->offline.accept_loss = flags[1];

@@ -73,9 +73,13 @@ static void print_line(FILE *to, const char *format, va_list arguments)
         fputs("(no memory for this line)\n", to);
         return;
     }
-    for (char *at = line; *at; at++) {
-        unsigned char byte = (unsigned char)*at;
-        *at = byte < 0x20 || byte == 0x7f ? '?' : *at;
+    for (uint8_t *at = (uint8_t *)line; *at;) {
+        size_t bytes = sequence_bytes(at);
+        if (!bytes) {
+            *at = *at < 0x20 || *at >= 0x7f ? '?' : *at;
+            bytes = 1;
+        }
+        at += bytes;
     }
     fprintf(to, "%s\n", line);
     free(line);

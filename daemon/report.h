@@ -43,8 +43,8 @@ struct vex_field {
 
 /* The document begins: in JSON an object whose member `list` is the list of items; NULL: it has none. */
 void vex_report_begin(struct vex_report *report, const char *list);
-/* An item: in JSON an object with these members, else the line. Control characters in it are shown as '?',
- * since names and messages may come from files. */
+/* An item: in JSON an object with these members, else the line. Control characters and bytes that are no
+ * UTF-8 are shown as '?', since names and messages may come from files. */
 void vex_report_item(struct vex_report *report, const struct vex_field *fields, size_t count,
                      const char *line, ...) __attribute__((format(printf, 4, 5)));
 /* The last line, or the other members of the document; ends it. False if it could not all be written. */

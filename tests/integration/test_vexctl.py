@@ -925,6 +925,10 @@ def tree(directory):
     return found
 
 
+def vexd():
+    return os.environ.get("VEXD_PATH") or os.path.join(os.path.dirname(VEXCTL), "vexd")
+
+
 def orphaned_memory():
     """Names of shared memory that no process has mapped."""
     mapped = ""
@@ -1227,6 +1231,84 @@ class Offline(Upkept):
         self.assertEqual(self.call("backup", "verify", copied, instance=instance).returncode, CORRUPT)
         self.assertEqual(self.call("backup", "verify", "one", instance=instance).returncode, OK)
         self.assert_nothing_left()
+
+    def test_a_stopped_instance_is_as_good_as_a_backup(self):
+        instance = self.build("whole")
+        self.good("checkpoint", instance=instance)
+        self.good("put", "a", "--id", 50, "--vector", "[1,1]", instance=instance)
+        rows = self.rows(instance, ids=[*range(20), 50])
+        self.good("stop", instance=instance)
+        before = tree(instance)
+        target = self.folder / "whole-again"
+        self.json("backup", "restore", instance, target, instance=instance)
+        self.addCleanup(self.end_daemon, target)
+        self.assertEqual(self.rows(target, ids=[*range(20), 50]), rows)
+        self.good("compact", "run", "--erase", instance=target)
+        self.assertEqual(tree(instance), before)
+
+    def test_a_restore_that_is_killed_leaves_no_half_instance(self):
+        instance = self.build("killed", rows=20000)
+        self.good("backup", "create", "one", instance=instance)
+        target = self.folder / "half"
+        finished = 0
+        for attempt in range(12):
+            process = subprocess.Popen([vexd(), "--restore", instance / "backup/one", "--copy", "--dir", target],
+                                       stdout=subprocess.DEVNULL)
+            time.sleep(attempt * 0.004)
+            process.kill()
+            process.wait()
+            if target.exists():
+                finished += 1
+                self.assertEqual(self.call("fsck", instance=target).returncode, OK)
+                shutil.rmtree(target)
+        self.assertLess(finished, 12)
+        self.good("backup", "restore", "one", target, "--copy", instance=instance)
+        self.assertEqual(self.json("count", "a", instance=target), {"count": 20000})
+        self.end_daemon(target)
+        self.assert_nothing_left()
+
+    def test_where_links_are_not_possible_files_are_copied(self):
+        instance = self.build("here")
+        self.good("backup", "create", "one", instance=instance)
+        if os.stat("/dev/shm").st_dev == os.stat(self.folder).st_dev:
+            self.skipTest("one file system only")
+        there = pathlib.Path(tempfile.mkdtemp(prefix="vexctl-test-", dir="/dev/shm"))
+        self.addCleanup(shutil.rmtree, there, ignore_errors=True)
+        self.good("backup", "restore", "one", there / "db", instance=instance)
+        self.assertEqual(self.call("fsck", "--deep", instance=there / "db").returncode, OK)
+        self.good("backup", "create", there / "copy", instance=instance)
+        self.assertIs(self.report("backup", "verify", there / "copy", instance=instance)["sound"], True)
+
+    def test_strange_names_do_not_disturb_a_report(self):
+        instance = self.stopped("strange-names")
+        (instance / "segments").mkdir(exist_ok=True)
+        strange = os.fsencode(instance / "segments") + b'/\xff"\n\x1b[31m\\'
+        with open(strange, "wb"):
+            pass
+        found = self.report("fsck", instance=instance)
+        self.assertEqual(len([i for i in found["files"] if "[31m" in i["path"]]), 1)
+        plain = self.good("fsck", instance=instance)
+        self.assertNotIn("\x1b", plain)
+        self.assertEqual(len(plain.splitlines()), found["findings"] + 1)
+
+    def test_quarantine_is_seen_and_keeps_upkeep_away(self):
+        instance = self.build("sick", ("a", "b"))
+        self.good("checkpoint", instance=instance)
+        self.good("checkpoint", instance=instance)
+        self.good("stop", instance=instance)
+        segment = sorted(instance.glob("segments/*.seg"))[0]  # of a
+        flip(segment, segment.stat().st_size - 100)
+        self.assertEqual(self.call("status", instance=instance).returncode, CORRUPT)
+        with subprocess.Popen([vexd(), "--dir", instance, "--quarantine"], stderr=subprocess.DEVNULL) as daemon:
+            self.addCleanup(daemon.kill)
+            wait_until(lambda: self.call("--no-spawn", "status", instance=instance).returncode == OK, 20, "it serves")
+            self.assertEqual(self.json("status", instance=instance)["quarantined"], 1)
+            self.assertRegex(self.good("status", instance=instance), r"state +DAMAGED: 1 ")
+            self.assertEqual(len(self.rows(instance, "b")), 20)
+            for words in (["checkpoint"], ["compact", "run"], ["backup", "create"]):
+                self.bad(CORRUPT, *words, instance=instance, says="quarantined")
+            self.good("stop", instance=instance)
+        self.assertEqual(self.call("fsck", instance=instance).returncode, CORRUPT)
 
     def test_log_dump(self):
         instance = self.build("dumped", rows=3)
