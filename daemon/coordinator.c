@@ -357,6 +357,7 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
         /* Nothing was staged since: what is captured is what was sealed. */
         VEX_ASSERT(vex_coordinator_staged_lsn(coordinator) == lsn);
         vex_registry_capture(coordinator->registry);
+        vex_upkeep_at_rest(coordinator->upkeep);
     }
     *out_ack = (struct vex_ack_body){
         .lsn = lsn,

@@ -544,6 +544,55 @@ static void nothing_is_published_before_it_is_durable(void **state)
     assert_int_equal(live_rows(instance), 2);
 }
 
+/* Large enough to be submitted before its rows are made. */
+static uint64_t insert_large(struct instance *instance, uint32_t collection, uint32_t count)
+{
+    float *vectors = calloc(count, DIM * sizeof(float));
+    assert_non_null(vectors);
+    const struct vex_write_input input = {
+        .collection_id = collection,
+        .kind = VEX_WRITE_INSERT,
+        .count = count,
+        .dim = DIM,
+        .vectors = vectors,
+    };
+    struct vex_ack_body ack = {0};
+    assert_int_equal(write_items(instance, &input, &ack, NULL), VEX_OK);
+    assert_int_equal(ack.count, count);
+    free(vectors);
+    return ack.lsn;
+}
+
+static void a_large_write_shows_what_was_sealed_with_it_and_nothing_later(void **state)
+{
+    struct instance *instance = *state;
+    const uint32_t large = 8192;
+    uint32_t c = make_collection(instance, "c", DIM, VEX_METRIC_L2);
+    assert_int_equal(put_one(instance, c, VEX_WRITE_INSERT, 1, 10, NULL), VEX_OK);
+    settle(instance);
+
+    assert_int_equal(put_one(instance, c, VEX_WRITE_INSERT, 2, 20, NULL), VEX_OK);
+    uint64_t lsn = insert_large(instance, c, large);
+    /* On its way, though nobody said commit, with what was staged before it. */
+    assert_false(vex_coordinator_commit(instance->coordinator));
+    assert_false(vex_coordinator_idle(instance->coordinator));
+    assert_int_equal(live_rows(instance), 1);
+    assert_int_equal(put_one(instance, c, VEX_WRITE_DELETE, 1, 0, NULL), VEX_OK);
+    uint64_t last = insert_large(instance, c, large); /* the disk is taken: waits its turn */
+    assert_true(vex_coordinator_poll(instance->coordinator, true));
+    assert_int_equal(vex_coordinator_durable_lsn(instance->coordinator), lsn);
+    expect_item(instance, 1, 10, NULL);
+    expect_item(instance, 2, 20, NULL);
+    assert_int_equal(live_rows(instance), large + 2);
+    assert_true(vex_coordinator_commit(instance->coordinator));
+    settle(instance);
+    assert_int_equal(vex_coordinator_durable_lsn(instance->coordinator), last);
+    expect_absent(instance, 1);
+    assert_int_equal(live_rows(instance), 2 * large + 1);
+    restart(instance);
+    assert_int_equal(live_rows(instance), 2 * large + 1);
+}
+
 static void an_open_view_stays_what_it_was(void **state)
 {
     struct instance *instance = *state;
@@ -1815,6 +1864,7 @@ int main(void)
         CASE(closing_marks_the_memory_gone_and_takes_its_names),
         CASE(staged_records_are_committed_by_closing),
         CASE(nothing_is_published_before_it_is_durable),
+        CASE(a_large_write_shows_what_was_sealed_with_it_and_nothing_later),
         CASE(an_open_view_stays_what_it_was),
         CASE(each_kind_does_what_it_says_whether_the_id_exists_or_not),
         CASE(an_update_without_a_payload_keeps_the_old_one_and_an_upsert_does_not),
