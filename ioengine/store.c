@@ -203,7 +203,7 @@ void vex_store_close(struct vex_store *store)
 
 const uint8_t *vex_store_uuid(const struct vex_store *store)
 {
-    return store->manifest.uuid;
+    return store->uuid;
 }
 
 struct vex_io *vex_store_io(const struct vex_store *store)

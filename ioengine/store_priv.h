@@ -24,6 +24,7 @@ struct store_segment {
 };
 
 struct vex_store {
+    uint8_t uuid[VEX_STORE_UUID_BYTES]; /* the manifest's, for any thread: written once */
     struct vex_io *io;
     struct vex_log *log;
     uint64_t reserve_wanted_bytes;

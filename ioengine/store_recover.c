@@ -292,6 +292,7 @@ enum vex_status store_recover(struct vex_store *store, const struct vex_io_buffe
     *out_recovery = (struct vex_store_recovery){0};
     struct recovery recovery = {store, state, out_recovery, error};
     enum vex_status status = vex_manifest_open(store->io, &store->manifest, error);
+    memcpy(store->uuid, store->manifest.uuid, sizeof(store->uuid));
     status = status == VEX_OK ? make_directories(store, error) : status;
     status = status == VEX_OK ? find_segments(store, error) : status;
     status = status == VEX_OK ? restore_any(&recovery) : status;
