@@ -17,6 +17,7 @@
 #define TAIL_BYTES_MAX (256 * MIB)
 #define TAIL_BYTES_QUIET (4 * MIB)
 #define QUIET_MS 2000u
+#define LOOK_MS 50u /* between two looks for something due: a turn of the loop may take 10 us */
 #define BACKOFF_MS 10000u  /* after a job that failed */
 #define DEAD_SHARE_BUSY 3u /* one in so many rows */
 #define DEAD_SHARE_QUIET 10u
@@ -65,6 +66,7 @@ struct vex_upkeep {
     uint64_t checkpoint_not_before_ms;
     uint64_t merge_not_before_ms;
     uint64_t now_ms;
+    uint64_t looked_ms;
 
     struct request queue[REQUESTS_MAX]; /* the first one is being carried out if stage says so */
     unsigned queue_count;
@@ -653,6 +655,15 @@ static void refuse_all(struct vex_upkeep *upkeep)
     }
 }
 
+static void look_for_work(struct vex_upkeep *upkeep)
+{
+    if (checkpoint_is_due(upkeep)) {
+        want_checkpoint(upkeep);
+    } else {
+        (void)start_due_merge(upkeep);
+    }
+}
+
 void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
 {
     upkeep->now_ms = now_ms;
@@ -673,10 +684,9 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         refuse_all(upkeep);
     } else if (upkeep->queue_count) {
         step_request(upkeep);
-    } else if (checkpoint_is_due(upkeep)) {
-        want_checkpoint(upkeep);
-    } else {
-        (void)start_due_merge(upkeep);
+    } else if (now_ms - upkeep->looked_ms >= LOOK_MS) {
+        upkeep->looked_ms = now_ms;
+        look_for_work(upkeep);
     }
 }
 
