@@ -677,11 +677,14 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
     if (upkeep->running == RUNNING_TAKEN) {
         start_taken(upkeep);
     }
-    if (upkeep->running != RUNNING_NOTHING || upkeep->checkpoint_wanted) {
+    if (upkeep->running != RUNNING_NOTHING) {
         return;
     }
     if (vex_log_failure(vex_store_log(upkeep->store))) {
+        upkeep->checkpoint_wanted = false; /* no batch is sealed any more: that rest never comes */
         refuse_all(upkeep);
+    } else if (upkeep->checkpoint_wanted) {
+        return;
     } else if (upkeep->queue_count) {
         step_request(upkeep);
     } else if (now_ms - upkeep->looked_ms >= LOOK_MS) {
