@@ -350,9 +350,13 @@ static enum vex_status judge_loads(struct vex_checkpoint_restore *restore, struc
         if (load->status == VEX_OK) {
             continue;
         }
-        bool damage = load->status == VEX_ERR_CORRUPT || load->status == VEX_ERR_NOT_FOUND;
-        if (!damage || !restore->quarantine) {
-            return vex_error_set(error, damage ? VEX_ERR_CORRUPT : load->status,
+        /* What the disk cannot read is as good as damaged. */
+        bool damage = load->status == VEX_ERR_CORRUPT || load->status == VEX_ERR_IO;
+        if (!damage) {
+            return vex_error_set(error, load->status, "%s", load->error.message);
+        }
+        if (!restore->quarantine) {
+            return vex_error_set(error, load->status,
                                  "%s; it belongs to collection %s (restore a backup, or start vexd "
                                  "with --quarantine to serve the other collections)",
                                  load->error.message, collection->facts.name);

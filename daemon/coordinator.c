@@ -415,6 +415,19 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     return VEX_OK;
 }
 
+/* With the last collection that is quarantined, the reason goes for which checkpoints leave files alone. */
+static void drop_collection(struct vex_coordinator *coordinator,
+                            struct vex_live_collection *collection, uint64_t lsn)
+{
+    if (collection->quarantined) {
+        coordinator->quarantined--;
+        if (coordinator->upkeep) { /* not during the replay */
+            vex_upkeep_set_quarantine(coordinator->upkeep, coordinator->quarantined > 0);
+        }
+    }
+    vex_registry_drop(coordinator->registry, collection, lsn);
+}
+
 enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
                                      const struct vex_drop_body *body, struct vex_ack_body *out_ack,
                                      struct vex_error *error)
@@ -437,7 +450,7 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
     memcpy(record.name, collection->facts.name, sizeof(record.name));
     uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_DROP,
                                  &(struct vex_log_piece){&record, sizeof(record)}, 1);
-    vex_registry_drop(coordinator->registry, collection, lsn);
+    drop_collection(coordinator, collection, lsn);
     *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
     return VEX_OK;
 }
@@ -475,6 +488,14 @@ static enum vex_status replay_create(struct vex_coordinator *coordinator, uint64
     return VEX_OK;
 }
 
+/* Nobody reads yet, so memory that nothing names any more can go back at once. */
+static void give_back(struct vex_coordinator *coordinator, uint64_t lsn)
+{
+    vex_registry_capture(coordinator->registry);
+    vex_registry_apply(coordinator->registry, lsn);
+    vex_coordinator_reclaim(coordinator, UINT64_MAX);
+}
+
 static enum vex_status replay_drop(struct vex_coordinator *coordinator, uint64_t lsn,
                                    const uint8_t *body, size_t bytes, struct vex_error *error)
 {
@@ -488,11 +509,8 @@ static enum vex_status replay_drop(struct vex_coordinator *coordinator, uint64_t
     if (!collection) {
         return unsuitable(error, "drop of a collection that does not exist");
     }
-    vex_registry_drop(coordinator->registry, collection, lsn);
-    /* Nobody reads yet: give the memory back at once, a long log may drop many collections. */
-    vex_registry_capture(coordinator->registry);
-    vex_registry_apply(coordinator->registry, lsn);
-    vex_coordinator_reclaim(coordinator, UINT64_MAX);
+    drop_collection(coordinator, collection, lsn);
+    give_back(coordinator, lsn); /* a long log may drop many collections */
     return VEX_OK;
 }
 

@@ -115,7 +115,7 @@ static void pass_named(struct vex_store *store, const struct store_kept *kept)
     }
 }
 
-/* Makes the entry of `kept`, if all files that it names are there. */
+/* Makes the entry of `kept`. */
 static enum vex_status note_kept(struct vex_store *store, size_t index,
                                  const struct vex_checkpoint *checkpoint, struct store_kept *out,
                                  struct vex_error *error)
@@ -129,16 +129,18 @@ static enum vex_status note_kept(struct vex_store *store, size_t index,
         return vex_error_set(error, VEX_ERR_NOMEM, "checkpoint: out of memory");
     }
     pass_named(store, &kept);
-    for (size_t i = 0; i < kept.segments_count; i++) {
-        if (!store_find_segment(store, kept.segments[i])) {
-            char path[VEX_SEGMENT_PATH_BYTES];
-            vex_segment_file_path(path, kept.segments[i]);
-            store_kept_deinit(&kept);
-            return vex_error_set(error, VEX_ERR_CORRUPT, "%s is missing", path);
-        }
-    }
     *out = kept;
     return VEX_OK;
+}
+
+static bool has_all_files(const struct vex_store *store, const struct store_kept *kept)
+{
+    for (size_t i = 0; i < kept->segments_count; i++) {
+        if (!store_find_segment(store, kept->segments[i])) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static enum vex_status restore_checkpoint(struct recovery *recovery, size_t index,
@@ -155,6 +157,7 @@ static enum vex_status restore_checkpoint(struct recovery *recovery, size_t inde
     const struct vex_checkpoint *checkpoint = &file.checkpoint;
     status = note_kept(store, index, checkpoint, &kept, error);
     if (status == VEX_OK) {
+        /* It loads the files, so it finds out what is missing, and knows what that means. */
         status = recovery->state->restore(recovery->state->context, store, checkpoint->lsn,
                                           checkpoint->body, checkpoint->body_bytes, error);
     }
@@ -219,6 +222,10 @@ static enum vex_status note_older(struct vex_store *store, struct vex_error *err
     if (status == VEX_OK) {
         status = note_kept(store, 1, &file.checkpoint, &store->kept[1], error);
         vex_checkpoint_file_deinit(&file);
+    }
+    if (status == VEX_OK && !has_all_files(store, &store->kept[1])) {
+        store_kept_deinit(&store->kept[1]);
+        status = VEX_ERR_CORRUPT;
     }
     store->kept_count += status == VEX_OK;
     if (may_fall_back(status)) {
