@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 #include "daemon/checkpoint.h"
+#include "daemon/merge.h"
 #include "daemon/publisher.h"
 #include "daemon/registry.h"
 #include "daemon/trace.h"
@@ -514,6 +515,22 @@ static enum vex_status replay_drop(struct vex_coordinator *coordinator, uint64_t
     return VEX_OK;
 }
 
+/* A checkpoint may have found a list of segments nearly full that had room again before this record came. */
+static enum vex_status make_room_in_list(struct vex_coordinator *coordinator,
+                                         struct vex_live_collection *collection, uint64_t lsn,
+                                         struct vex_error *error)
+{
+    if (collection->homes_count < VEX_LIST_SEGMENTS_MAX) {
+        return VEX_OK;
+    }
+    enum vex_status status = vex_merge_smallest(coordinator->key, coordinator->publisher,
+                                                coordinator->registry, collection, lsn, error);
+    if (status == VEX_OK) {
+        give_back(coordinator, lsn);
+    }
+    return status;
+}
+
 static enum vex_status replay_write(struct vex_coordinator *coordinator, uint64_t lsn,
                                     const uint8_t *body, size_t bytes, struct vex_error *error)
 {
@@ -530,7 +547,10 @@ static enum vex_status replay_write(struct vex_coordinator *coordinator, uint64_
     if (collection->quarantined) {
         return VEX_OK; /* stays in the log: no checkpoint is written meanwhile */
     }
-    status = reserve_rows(coordinator, collection, &write, error);
+    if (write.head.kind != VEX_WRITE_DELETE) {
+        status = make_room_in_list(coordinator, collection, lsn - 1, error);
+    }
+    status = status == VEX_OK ? reserve_rows(coordinator, collection, &write, error) : status;
     if (status == VEX_OK && !apply_write(coordinator, collection, &write, lsn)) {
         status = unsuitable(error, "insert of a taken id, or change of a missing one");
     }

@@ -1,9 +1,12 @@
 #include "daemon/merge.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "base/panic.h"
 
 #define SLICE_BYTES (1u << 20)
+#define SMALLEST_COUNT 16u /* segments that vex_merge_smallest makes one of */
 
 static void count_live(const struct vex_home *home, uint64_t lsn, uint64_t *rows,
                        uint64_t *payload_bytes)
@@ -82,4 +85,72 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
         }
     }
     job->merged = merged;
+}
+
+/* ---- at once --------------------------------------------------------------------------------- */
+
+static uint32_t find_smallest(const struct vex_live_collection *collection, uint32_t count)
+{
+    uint64_t fewest = UINT64_MAX;
+    uint32_t found = 0;
+    for (uint32_t first = 0; first + count <= collection->homes_count; first++) {
+        uint64_t rows = 0;
+        for (uint32_t i = first; i < first + count; i++) {
+            rows += collection->homes[i]->writer.rows;
+        }
+        if (rows < fewest) {
+            fewest = rows;
+            found = first;
+        }
+    }
+    return found;
+}
+
+static bool never_rest(void *context, uint64_t bytes)
+{
+    (void)context;
+    (void)bytes;
+    return true;
+}
+
+enum vex_status vex_merge_smallest(const uint8_t *key, struct vex_publisher *publisher,
+                                   struct vex_registry *registry,
+                                   struct vex_live_collection *collection, uint64_t lsn,
+                                   struct vex_error *error)
+{
+    uint32_t count =
+        collection->homes_count < SMALLEST_COUNT ? collection->homes_count : SMALLEST_COUNT;
+    uint32_t first = find_smallest(collection, count);
+    struct vex_merge_job job = {
+        .lsn = lsn,
+        .shape =
+            {
+                .segment_id = vex_publisher_new_segment_id(publisher),
+                .collection_id = collection->facts.id,
+                .metric = collection->facts.metric,
+                .dim = collection->facts.dim,
+            },
+        .sources_count = count,
+    };
+    memcpy(job.key, key, sizeof(job.key));
+    memcpy(job.sources, &collection->homes[first], count * sizeof(job.sources[0]));
+    vex_merge_run(&job, &(struct vex_pace){never_rest, NULL});
+    if (job.status != VEX_OK) {
+        if (error) {
+            *error = job.error;
+        }
+        return job.status;
+    }
+    struct vex_error fault = {.status = VEX_OK};
+    vex_registry_begin_merge(registry, collection, first, count);
+    if (!vex_registry_end_merge(registry, &job.merged, &fault)) {
+        if (job.merged) {
+            vex_home_destroy(job.merged, true);
+        }
+        if (error) {
+            *error = fault;
+        }
+        return fault.status;
+    }
+    return VEX_OK;
 }

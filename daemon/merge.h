@@ -7,7 +7,8 @@
  * vex_registry_end_merge. Nothing is written to disk; the next checkpoint does that, and until then a crash
  * finds the old segments' files.
  *
- * Thread-safety: one job by one thread. The sources stay alive as long as the job.
+ * Thread-safety: one job by one thread. The sources stay alive as long as the job. vex_merge_smallest belongs to
+ * the main thread.
  */
 #ifndef VEX_DAEMON_MERGE_H
 #define VEX_DAEMON_MERGE_H
@@ -17,6 +18,7 @@
 #include <vex/status.h>
 
 #include "daemon/home.h"
+#include "daemon/registry.h"
 #include "ioengine/segment_file.h"
 
 struct vex_merge_job {
@@ -34,5 +36,15 @@ struct vex_merge_job {
 
 /* A vex_work. */
 void vex_merge_run(void *job, const struct vex_pace *pace);
+
+/*
+ * For a replay that meets a full list of segments: merges those adjacent ones that have the fewest rows, here
+ * and now, as of the last record replayed. The daemon before had merged, too, but no checkpoint knew of it.
+ * Errors: as the job's.
+ */
+enum vex_status vex_merge_smallest(const uint8_t *key, struct vex_publisher *publisher,
+                                   struct vex_registry *registry,
+                                   struct vex_live_collection *collection, uint64_t lsn,
+                                   struct vex_error *error);
 
 #endif
