@@ -17,7 +17,8 @@
 #include "base/error.h"
 #include "ioengine/log_priv.h"
 
-#define RESTART_FILE_BYTES (4u << 20)
+/* Small: the disk may be full, and the log makes a larger one as soon as it can. */
+#define RESTART_FILE_BYTES (64u << 10)
 /* Each step mends one file for good; this many would be a fault of this program. */
 #define STEPS_MAX 100000u
 
