@@ -185,18 +185,15 @@ static bool is_sound_batch(const struct log_scan *scan, uint64_t file_number, ui
            !vex_batch_fault(scan->data + offset, scan->data_bytes - offset, nonce);
 }
 
-/*
- * True if such a batch lies anywhere behind the end of the walk: proof that what stands there had been
- * completed, since one batch is in flight at a time. A watermark takes no LSN, so the batch behind a
- * damaged one may have the LSN that is next here; it cannot have a smaller one.
- */
+/* True if such a batch lies anywhere behind the end of the walk: proof that what stands there had been
+ * completed, since one batch is in flight at a time. Its LSN does not matter: a watermark takes none, so
+ * what is behind a damaged one may have the LSN that is next here. */
 static bool anything_sound_follows(const struct log_scan *scan)
 {
     const struct log_position *at = &scan->at;
     for (uint64_t offset = at->offset + VEX_BLOCK_BYTES; offset < scan->data_bytes;
          offset += VEX_BLOCK_BYTES) {
-        if (batch_at(scan, offset).first_lsn >= at->next_lsn &&
-            is_sound_batch(scan, at->file_number, at->nonce, offset)) {
+        if (is_sound_batch(scan, at->file_number, at->nonce, offset)) {
             return true;
         }
     }
@@ -236,22 +233,26 @@ static bool is_zero_block(const uint8_t *block)
 }
 
 /* NULL if the batch where the walk stands is sound and continues the chain. Tearing cannot make a batch
- * that is sound by itself: *out_sound tells these apart. */
+ * that is sound in its place: *out_sound tells these apart. A sound one that belongs elsewhere is a copy,
+ * from inside a record of a torn batch. */
 static const char *batch_fault(const struct log_scan *scan, bool *out_sound)
 {
     const struct log_position *at = &scan->at;
+    *out_sound = false;
     const char *fault =
         vex_batch_fault(scan->data + at->offset, scan->data_bytes - at->offset, at->nonce);
-    *out_sound = fault == NULL;
     if (fault) {
         return fault;
     }
+    if (!is_sound_batch(scan, at->file_number, at->nonce, at->offset)) {
+        return "batch of another place";
+    }
+    *out_sound = true;
     struct vex_batch_header header = batch_at(scan, at->offset);
     if (header.first_lsn != at->next_lsn) {
         return "batch does not continue the LSNs before it";
     }
-    if (header.previous_hash != at->previous_hash || header.file_number != at->file_number ||
-        header.block != block_of(at->offset)) {
+    if (header.previous_hash != at->previous_hash) {
         return "batch does not continue the batch before it";
     }
     if (!(header.flags & VEX_BATCH_END) &&

@@ -453,6 +453,18 @@ static void a_copy_of_a_batch_inside_a_record_proves_nothing(void **state)
     struct vex_log_recovery recovery;
     assert_int_equal(recovered(io, &options, &recovery), 1);
     assert_int_equal(recovery.torn_tails, 1);
+    /* Nor is it damage when the log has come to end right before it. */
+    log = open_log(io, &options, NULL);
+    append_batches(log, 1);
+    vex_log_close(log);
+    data = bytes_of(io, 1, &bytes);
+    assert_memory_equal(data + 4 * BLOCK, data + 2 * BLOCK, BLOCK);
+    assert_int_equal(recovered(io, &options, &recovery), 2);
+    assert_int_equal(recovery.torn_tails, 0);
+    log = open_log(io, &options, NULL);
+    append_batches(log, 3);
+    vex_log_close(log);
+    assert_int_equal(recovered(io, &options, &recovery), 5);
     vex_io_close(io);
 }
 
