@@ -392,13 +392,16 @@ enum vex_status vex_store_read_log_start(struct vex_io *io, uint8_t out_uuid[VEX
     if (status != VEX_OK) {
         return status;
     }
-    uint64_t lsn = 0;
+    struct vex_log_start start = {.file_number = manifest.log_file, .kept_file = manifest.log_file};
     bool found = manifest.log_lsn == 0 && manifest.checkpoints_count <= 1;
     for (size_t i = 0; i < manifest.checkpoints_count; i++) {
         struct vex_error fault;
         status = try_checkpoint(io, &manifest, i, &fault);
         if (status == VEX_OK) {
-            lsn = manifest.checkpoints[i].lsn;
+            start.lsn = manifest.checkpoints[i].lsn;
+            if (manifest.log_file > 0) {
+                start.file_number = manifest.checkpoints[i].log_file;
+            }
             found = true;
             break;
         }
@@ -410,6 +413,6 @@ enum vex_status vex_store_read_log_start(struct vex_io *io, uint8_t out_uuid[VEX
         return vex_error_wrap(error, VEX_ERR_CORRUPT, "no checkpoint can be used; the newest");
     }
     memcpy(out_uuid, manifest.uuid, sizeof(manifest.uuid));
-    *out_start = (struct vex_log_start){.file_number = manifest.log_file, .lsn = lsn};
+    *out_start = start;
     return VEX_OK;
 }

@@ -951,11 +951,9 @@ static void where_the_log_begins_is_told(void **state)
     vex_io_close(io);
 }
 
-/* Damage in front of the newest checkpoint: what was accepted as lost is, the checkpoint is not, and the log
- * goes on, though in an earlier file than the checkpoint says. */
-static void an_instance_goes_on_after_its_log_was_repaired(void **state)
+/* Three checkpoints (LSN 20, 40, 60, the first one gone), records up to 80, several log files between them. */
+static struct vex_io *disk_with_many_log_files(struct vex_manifest *out_manifest)
 {
-    (void)state;
     struct vex_io *io = vex_io_memory_open();
     struct instance instance;
     open_with(&instance, io, &tiny_files);
@@ -965,34 +963,84 @@ static void an_instance_goes_on_after_its_log_was_repaired(void **state)
     }
     append(&instance, 20);
     close_instance(&instance);
-    struct vex_manifest manifest;
-    char path[64];
+    assert_int_equal(vex_manifest_open(io, out_manifest, NULL), VEX_OK);
+    assert_true(out_manifest->checkpoints[0].log_file > out_manifest->log_file + 1);
+    return io;
+}
+
+/* The first batch of a log file. */
+static void damage_log_file(struct vex_io *io, uint64_t number, char *out_path, size_t path_bytes)
+{
     size_t bytes;
-    assert_int_equal(vex_manifest_open(io, &manifest, NULL), VEX_OK);
-    assert_true(manifest.checkpoints[0].log_file > manifest.log_file + 1);
-    (void)snprintf(path, sizeof(path), "log/%08llu.log",
-                   (unsigned long long)manifest.checkpoints[0].log_file);
-    assert_non_null(vex_io_memory_bytes(io, path, &bytes));
-    vex_io_memory_bytes(io, path, &bytes)[BLOCK + 70] ^= 1;
-    instance = (struct instance){0};
+    (void)snprintf(out_path, path_bytes, "log/%08llu.log", (unsigned long long)number);
+    assert_non_null(vex_io_memory_bytes(io, out_path, &bytes));
+    vex_io_memory_bytes(io, out_path, &bytes)[BLOCK + 70] ^= 1;
+}
+
+/* It is found by checking, but costs nothing: the newest checkpoint needs none of it, and a repair must not
+ * take what is behind it. */
+static void damage_to_the_log_before_the_newest_checkpoint_does_not_matter(void **state)
+{
+    (void)state;
+    struct vex_manifest manifest;
+    struct vex_io *base = disk_with_many_log_files(&manifest);
+    struct instance instance;
     struct findings findings;
+    char path[64];
+    uint8_t uuid[VEX_STORE_UUID_BYTES];
+    struct vex_log_start start;
+    struct vex_log_repair_report report;
+    for (uint64_t number = manifest.log_file; number < manifest.checkpoints[0].log_file; number++) {
+        for (int what = 0; what < 3; what++) {
+            struct vex_io *io = vex_io_memory_clone(base);
+            damage_log_file(io, number, path, sizeof(path));
+            if (what == 1) {
+                assert_true(vex_io_memory_drop(io, path));
+            }
+            assert_int_equal(check(io, &findings), VEX_ERR_CORRUPT);
+            assert_string_equal(findings.path, path);
+            if (what == 2) {
+                assert_int_equal(vex_store_read_log_start(io, uuid, &start, NULL), VEX_OK);
+                assert_int_equal(vex_log_repair(io, uuid, &start, &report, NULL), VEX_OK);
+                assert_false(report.changed);
+            }
+            open_with(&instance, io, &tiny_files);
+            assert_false(instance.recovery.fell_back);
+            assert_int_equal(instance.app.last_lsn, 80);
+            close_instance(&instance);
+            assert_goes_on(io, 80);
+            vex_io_close(io);
+        }
+    }
+    vex_io_close(base);
+}
+
+/* What was accepted as lost is, the checkpoint is not, and the log goes on. */
+static void an_instance_goes_on_after_its_log_was_repaired(void **state)
+{
+    (void)state;
+    struct vex_manifest manifest;
+    struct vex_io *io = disk_with_many_log_files(&manifest);
+    struct instance instance = {0};
+    struct findings findings;
+    char path[64];
+    uint8_t uuid[VEX_STORE_UUID_BYTES];
+    struct vex_log_start start;
+    struct vex_log_repair_report report;
+    damage_log_file(io, manifest.checkpoints[0].log_file, path, sizeof(path));
     assert_int_equal(check(io, &findings), VEX_ERR_CORRUPT);
     assert_string_equal(findings.path, path);
     assert_int_equal(try_open(&instance, io, &tiny_files, NULL), VEX_ERR_CORRUPT);
-    uint8_t uuid[VEX_STORE_UUID_BYTES];
-    struct vex_log_start start;
     assert_int_equal(vex_store_read_log_start(io, uuid, &start, NULL), VEX_OK);
     assert_memory_equal(uuid, manifest.uuid, sizeof(uuid));
     assert_int_equal(start.lsn, 60);
-    struct vex_log_repair_report report;
-    assert_int_equal(vex_log_repair(io, manifest.uuid, &start, &report, NULL), VEX_OK);
+    assert_int_equal(vex_log_repair(io, uuid, &start, &report, NULL), VEX_OK);
     assert_true(report.changed);
     open_with(&instance, io, &tiny_files);
     assert_int_equal(instance.recovery.checkpoint_lsn, 60);
     assert_int_equal(instance.app.last_lsn, report.last_lsn);
-    uint64_t last_lsn = instance.app.last_lsn;
     close_instance(&instance);
-    assert_goes_on(io, last_lsn);
+    assert_goes_on(io, report.last_lsn);
     vex_io_close(io);
 }
 
@@ -1802,6 +1850,7 @@ int main(void)
         cmocka_unit_test(what_the_caller_cannot_restore_is_passed_over),
         cmocka_unit_test(a_log_that_is_gone_is_damage),
         cmocka_unit_test(where_the_log_begins_is_told),
+        cmocka_unit_test(damage_to_the_log_before_the_newest_checkpoint_does_not_matter),
         cmocka_unit_test(an_instance_goes_on_after_its_log_was_repaired),
         cmocka_unit_test(a_new_instance_survives_any_failing_call),
         cmocka_unit_test(a_start_survives_any_failing_call),
