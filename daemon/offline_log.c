@@ -8,10 +8,9 @@
 #include "base/error.h"
 #include "daemon/offline_priv.h"
 #include "daemon/report.h"
-#include "ioengine/checkpoint.h"
 #include "ioengine/log_scan.h"
 #include "ioengine/record.h"
-#include "ioengine/segment_file.h"
+#include "ioengine/store.h"
 #include "shm/wire.h"
 
 #define COUNT(fields) (sizeof(fields) / sizeof((fields)[0]))
@@ -223,41 +222,6 @@ enum vex_status offline_log_dump(const struct vex_offline_options *options, stru
 
 /* ---- repair ---------------------------------------------------------------------------------- */
 
-static bool is_whole(struct vex_io *io, const struct vex_manifest *manifest,
-                     const struct vex_manifest_checkpoint *entry)
-{
-    struct vex_checkpoint_file file = {0};
-    if (vex_checkpoint_read(io, manifest->uuid, entry->number, &file, NULL) != VEX_OK) {
-        return false;
-    }
-    bool whole = file.bytes == entry->bytes && file.hash == entry->hash;
-    for (size_t i = 0; whole && i < file.checkpoint.segments_count; i++) {
-        whole = vex_segment_file_verify(io, manifest->uuid, file.checkpoint.segments[i], NULL) ==
-                VEX_OK;
-    }
-    vex_checkpoint_file_deinit(&file);
-    return whole;
-}
-
-/* The newest checkpoint that a start can use decides where the log has to reach. */
-static enum vex_status find_start(struct vex_io *io, const struct vex_manifest *manifest,
-                                  struct vex_log_start *out, struct vex_error *error)
-{
-    *out = (struct vex_log_start){.file_number = manifest->log_file};
-    for (uint32_t i = 0; i < manifest->checkpoints_count; i++) {
-        if (is_whole(io, manifest, &manifest->checkpoints[i])) {
-            out->lsn = manifest->checkpoints[i].lsn;
-            return VEX_OK;
-        }
-    }
-    if (manifest->log_lsn > 0) {
-        return vex_error_set(error, VEX_ERR_CORRUPT,
-                             "no checkpoint can be used, so the log alone is of no help: restore a "
-                             "backup");
-    }
-    return VEX_OK;
-}
-
 static void tell_repair(const struct vex_offline_options *options,
                         const struct vex_log_repair_report *found)
 {
@@ -294,18 +258,15 @@ enum vex_status offline_log_repair(const struct vex_offline_options *options,
                                    struct vex_error *error)
 {
     struct vex_io *io = NULL;
-    struct vex_manifest manifest;
-    struct vex_log_start start;
+    uint8_t uuid[VEX_STORE_UUID_BYTES];
+    struct vex_log_start start = {0};
     struct vex_log_repair_report found = {0};
     enum vex_status status = offline_io_open(&io, error);
-    if (status == VEX_OK) {
-        status = offline_read_manifest(io, VEX_MANIFEST_PATH, &manifest, error);
-    }
-    status = status == VEX_OK ? find_start(io, &manifest, &start, error) : status;
+    status = status == VEX_OK ? vex_store_read_log_start(io, uuid, &start, error) : status;
     if (status == VEX_OK && start.file_number == 0) { /* the log is yet to be made */
         found.last_lsn = start.lsn;
     } else if (status == VEX_OK) {
-        status = vex_log_repair(io, manifest.uuid, &start, &found, error);
+        status = vex_log_repair(io, uuid, &start, &found, error);
     }
     vex_io_close(io);
     if (status != VEX_OK) {

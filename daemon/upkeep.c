@@ -17,7 +17,6 @@
 #define TAIL_BYTES_MAX (256 * MIB)
 #define TAIL_BYTES_QUIET (4 * MIB)
 #define QUIET_MS 2000u
-#define LOOK_MS 50u /* between two looks for something due: a turn of the loop may take 10 us */
 #define BACKOFF_MS 10000u  /* after a job that failed */
 #define DEAD_SHARE_BUSY 3u /* one in so many rows */
 #define DEAD_SHARE_QUIET 10u
@@ -687,7 +686,7 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         return;
     } else if (upkeep->queue_count) {
         step_request(upkeep);
-    } else if (now_ms - upkeep->looked_ms >= LOOK_MS) {
+    } else if (now_ms != upkeep->looked_ms) { /* not in every turn: one may take 10 us */
         upkeep->looked_ms = now_ms;
         look_for_work(upkeep);
     }

@@ -194,6 +194,21 @@ static bool take_read(struct vex_read *item, int result)
     return result == 0 || (size_t)item->result == item->bytes;
 }
 
+/* What the kernel has begun still writes to the caller's memory: there is no leaving before it is over, and
+ * nothing to be done if the kernel does not tell. */
+static void drain(struct reader *reader)
+{
+    while (reader->in_flight) {
+        struct io_uring_cqe *cqe = NULL;
+        int waited = io_uring_wait_cqe(&reader->ring, &cqe);
+        if (waited != -EINTR && waited != -EAGAIN) {
+            VEX_ASSERT(waited == 0);
+            io_uring_cqe_seen(&reader->ring, cqe);
+            reader->in_flight--;
+        }
+    }
+}
+
 static int run_reads(struct reader *reader, int (*done)(void *context, size_t index), void *context)
 {
     int verdict = 0;
@@ -205,6 +220,8 @@ static int run_reads(struct reader *reader, int (*done)(void *context, size_t in
         }
         int submitted = submit_all(&reader->ring);
         if (submitted < 0) {
+            reader->in_flight -= io_uring_sq_ready(&reader->ring);
+            drain(reader);
             return submitted;
         }
         struct io_uring_cqe *cqe = NULL;
@@ -212,9 +229,7 @@ static int run_reads(struct reader *reader, int (*done)(void *context, size_t in
         if (waited == -EINTR || waited == -EAGAIN) {
             continue;
         }
-        if (waited < 0) {
-            return waited;
-        }
+        VEX_ASSERT(waited == 0); /* as in drain */
         size_t index = (size_t)io_uring_cqe_get_data64(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&reader->ring, cqe);

@@ -266,6 +266,7 @@ static void note_acknowledged(struct rig *rig)
 void rig_turn(struct rig *rig)
 {
     struct vex_coordinator *coordinator = rig->coordinator;
+    rig->now_ms++; /* it looks for work once in a millisecond */
     if (vex_coordinator_commit(coordinator)) {
         vex_coordinator_upkeep(coordinator, rig->now_ms); /* as in the server: it is on its way */
     }
