@@ -166,11 +166,27 @@ static enum vex_status write_all(struct vex_checkpoint_job *job, struct vex_buff
     return VEX_OK;
 }
 
+/* Files of segments that were merged or dropped before any checkpoint named them: on a full disk this one needs
+ * their room. What cannot be removed is no reason not to try. */
+static void remove_leftovers(const struct vex_checkpoint_job *job, uint64_t *numbers)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < job->homes_count; i++) {
+        if (job->homes[i].file_number) {
+            numbers[count++] = job->homes[i].file_number;
+        }
+    }
+    (void)vex_store_trim(job->store, job->recycle, numbers, count, NULL);
+}
+
 void vex_checkpoint_run(void *argument, const struct vex_pace *pace)
 {
     struct vex_checkpoint_job *job = argument;
     struct vex_buffer body = {0};
     uint64_t *numbers = calloc(job->homes_count + 1, sizeof(*numbers));
+    if (numbers && job->leftovers) {
+        remove_leftovers(job, numbers);
+    }
     job->status = numbers ? write_all(job, &body, numbers, pace) : out_of_memory(job);
     if (job->status == VEX_OK) {
         job->status = vex_store_checkpoint(job->store, &job->cut, numbers, job->homes_count,
@@ -179,6 +195,9 @@ void vex_checkpoint_run(void *argument, const struct vex_pace *pace)
     if (job->status == VEX_OK) {
         job->written_bytes += body.bytes;
         job->status = vex_store_trim(job->store, job->recycle, NULL, 0, &job->error);
+    }
+    if (job->status != VEX_ERR_READ_ONLY) {
+        /* Also after a failure: what it was given up for is removed, and inserts must not have the room. */
         vex_store_refill_reserve(job->store);
     }
     free(numbers);

@@ -38,7 +38,8 @@ struct vex_checkpoint_job {
     struct vex_image_collection *collections; /* owned */
     struct vex_checkpoint_home *homes;        /* owned; of all collections, one after the other */
     size_t homes_count;
-    bool recycle; /* keep log files for reuse; false = what they held is to be gone */
+    bool leftovers; /* an earlier one failed: files that it wrote may be of no use any more */
+    bool recycle;   /* keep log files for reuse; false = what they held is to be gone */
     /* Out. */
     enum vex_status status; /* UNAVAILABLE: told to give up */
     struct vex_error error;

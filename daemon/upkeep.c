@@ -23,7 +23,14 @@
 #define RUN_MIN 4u /* segments of about one size that are merged */
 #define REQUESTS_MAX 16u
 
-enum running { RUNNING_NOTHING, RUNNING_TAKEN, RUNNING_CHECKPOINT, RUNNING_MERGE, RUNNING_BACKUP };
+enum running {
+    RUNNING_NOTHING,
+    RUNNING_TAKEN,
+    RUNNING_CHECKPOINT,
+    RUNNING_MERGE,
+    RUNNING_BACKUP,
+    RUNNING_RESERVE,
+};
 
 /* Of the request that is being carried out. */
 enum stage { STAGE_NONE, STAGE_MERGES, STAGE_ROTATE, STAGE_FIRST, STAGE_SECOND, STAGE_BACKUP };
@@ -58,6 +65,8 @@ struct vex_upkeep {
 
     bool checkpoint_wanted; /* at the next rest */
     bool quarantine;
+    bool checkpoint_failed;    /* the last one */
+    bool reserve_made;         /* or tried to, since the start */
     unsigned checkpoints_owed; /* until what was replaced is off the disk: two are kept */
     uint64_t log_mark;         /* log bytes written when the newest checkpoint was taken */
     uint64_t log_mark_taken;   /* the same for the one under way */
@@ -242,6 +251,7 @@ void vex_upkeep_at_rest(struct vex_upkeep *upkeep)
         }
         return;
     }
+    upkeep->checkpoint.leftovers = upkeep->checkpoint_failed;
     upkeep->checkpoint.recycle =
         upkeep->stage == STAGE_NONE || upkeep->queue[0].body.kind != VEX_UPKEEP_ERASE;
     upkeep->log_mark_taken = log_bytes(upkeep);
@@ -274,6 +284,7 @@ static enum vex_status end_checkpoint(struct vex_upkeep *upkeep, struct vex_erro
 {
     struct vex_checkpoint_job *job = &upkeep->checkpoint;
     enum vex_status status = job->status;
+    upkeep->checkpoint_failed = status != VEX_OK;
     if (status == VEX_OK) {
         bool news = wrote_segments(job) || upkeep->log_mark_taken != upkeep->log_mark;
         upkeep->log_mark = upkeep->log_mark_taken;
@@ -438,6 +449,28 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct vex_error *er
     upkeep->checkpoints_owed = 2;
     upkeep->answer.done.rows_removed += rows_before - rows_after;
     return VEX_OK;
+}
+
+/* ---- the reserve ----------------------------------------------------------------------------- */
+
+/* A disk that fills up before the first checkpoint would leave no room for one, and nothing that is deleted
+ * would ever come back. Small instances are spared. */
+static bool reserve_is_due(const struct vex_upkeep *upkeep)
+{
+    return !upkeep->reserve_made && log_bytes(upkeep) - upkeep->log_mark >= TAIL_BYTES_QUIET;
+}
+
+static void run_reserve(void *argument, const struct vex_pace *pace)
+{
+    (void)pace;
+    vex_store_refill_reserve(argument);
+}
+
+static void start_reserve(struct vex_upkeep *upkeep)
+{
+    upkeep->reserve_made = true;
+    pin(upkeep, RUNNING_RESERVE);
+    vex_worker_run(upkeep->worker, run_reserve, upkeep->store);
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -634,12 +667,14 @@ static void take_result(struct vex_upkeep *upkeep)
         status = upkeep->backup.status;
         error = upkeep->backup.error;
         break;
+    case RUNNING_RESERVE:
+        break;
     case RUNNING_NOTHING:
     case RUNNING_TAKEN:
         VEX_ASSERT(false);
     }
     upkeep->running = RUNNING_NOTHING;
-    if (upkeep->stage != STAGE_NONE) {
+    if (upkeep->stage != STAGE_NONE && what != RUNNING_RESERVE) {
         advance_request(upkeep, what, status, &error);
     }
 }
@@ -656,7 +691,9 @@ static void refuse_all(struct vex_upkeep *upkeep)
 
 static void look_for_work(struct vex_upkeep *upkeep)
 {
-    if (checkpoint_is_due(upkeep)) {
+    if (reserve_is_due(upkeep)) {
+        start_reserve(upkeep);
+    } else if (checkpoint_is_due(upkeep)) {
         want_checkpoint(upkeep);
     } else {
         (void)start_due_merge(upkeep);
@@ -696,7 +733,8 @@ void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_
 {
     *out = upkeep->counters;
     out->running = 0;
-    if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
+    if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT ||
+        upkeep->running == RUNNING_RESERVE) {
         out->running = VEX_UPKEEP_CHECKPOINT;
     } else if (upkeep->running == RUNNING_MERGE) {
         out->running = VEX_UPKEEP_COMPACT;

@@ -5,6 +5,7 @@
  *
  * Rules, for one job at a time, in this order:
  *  - what an operator asked for;
+ *  - the store's reserve, before the log has grown so much that a checkpoint could run out of disk;
  *  - a checkpoint when the log behind the last one has grown to a quarter of the data (32 MiB to 256 MiB), or
  *    to a little and nothing has been written for a moment;
  *  - a merge of a segment with many dead rows (a third; a tenth when it is quiet);

@@ -47,6 +47,11 @@ void rig_make(struct rig *rig)
         .log_file_bytes_min = 64 * 1024,
         .log_file_bytes_max = 64 * 1024,
     };
+    rig_guard(rig);
+}
+
+void rig_guard(struct rig *rig)
+{
     current = rig;
     (void)signal(SIGABRT, clean_up_and_abort);
 }

@@ -60,6 +60,8 @@ struct rig {
 };
 
 void rig_make(struct rig *rig);
+/* Also in a child: what the rig made goes when an assertion ends the process. */
+void rig_guard(struct rig *rig);
 /* Stops it if it runs; fails if it left shared memory behind. */
 void rig_remove(struct rig *rig);
 

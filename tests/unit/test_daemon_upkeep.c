@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,7 +296,24 @@ static void a_collection_may_go_while_it_is_worked_on(void **state)
 
 /* ---- a failing log --------------------------------------------------------------------------- */
 
-static struct vex_io_fault_plan plan;
+static _Atomic bool log_fails;
+
+static struct vex_io_decision fail_log(void *context, enum vex_io_call call, uint64_t nth,
+                                       size_t bytes)
+{
+    (void)context;
+    (void)nth;
+    (void)bytes;
+    /* relaxed: asked by the thread that sets it, or of no interest. */
+    bool now = atomic_load_explicit(&log_fails, memory_order_relaxed);
+    return call == VEX_IO_DURABLE && now ? (struct vex_io_decision){EIO, 0} : VEX_IO_PASS;
+}
+
+static void set_log_fails(bool fails)
+{
+    /* relaxed: as above. */
+    atomic_store_explicit(&log_fails, fails, memory_order_relaxed);
+}
 
 static void requests_are_answered_when_the_log_fails(void **state)
 {
@@ -303,9 +321,9 @@ static void requests_are_answered_when_the_log_fails(void **state)
     static const enum vex_upkeep_kind kinds[] = {VEX_UPKEEP_CHECKPOINT, VEX_UPKEEP_COMPACT,
                                                  VEX_UPKEEP_ERASE, VEX_UPKEEP_BACKUP};
     fill();
-    rig_weaken(&rig, vex_io_fault_planned, &plan);
+    rig_weaken(&rig, fail_log, NULL);
     for (unsigned round = 0; round < 4 * 7; round++) {
-        plan = (struct vex_io_fault_plan){0};
+        set_log_fails(false);
         rig_stop(&rig);
         rig_start(&rig);
         rig_expect_recovered(&rig);
@@ -320,10 +338,7 @@ static void requests_are_answered_when_the_log_fails(void **state)
         for (unsigned turn = 0; turn < round / 4; turn++) {
             rig_turn(&rig);
         }
-        plan = (struct vex_io_fault_plan){.call = VEX_IO_DURABLE,
-                                          .nth = vex_io_fault_count(rig.disk, VEX_IO_DURABLE) + 1,
-                                          .again = true,
-                                          .decision = {EIO, 0}};
+        set_log_fails(true);
         rig_put(&rig, A, 300, 20, 50 + round);
         (void)vex_coordinator_commit(rig.coordinator);
         /* The request's turn comes while the batch is in flight. */
@@ -338,7 +353,7 @@ static void requests_are_answered_when_the_log_fails(void **state)
         assert_int_equal(rig_stats(&rig).read_only, 1);
         rig_expect(&rig, false);
     }
-    plan = (struct vex_io_fault_plan){0};
+    set_log_fails(false);
     restart();
 }
 
