@@ -29,6 +29,9 @@ static void take_collection(struct vex_checkpoint_job *job,
         .id = collection->facts.id,
         .dim = collection->facts.dim,
         .metric = collection->facts.metric,
+        .index = collection->facts.index,
+        .m = collection->facts.m,
+        .ef_construction = collection->facts.ef_construction,
         .next_id = collection->next_id,
         .lsn = collection->lsn,
     };
@@ -298,9 +301,7 @@ static enum vex_status read_collections(const struct vex_checkpoint_restore *res
             return vex_error_set(error, VEX_ERR_CORRUPT,
                                  "checkpoint: collection %.63s stands twice", image.name);
         }
-        struct vex_collection_facts facts = {
-            .id = image.id, .dim = image.dim, .metric = (enum vex_metric)image.metric};
-        memcpy(facts.name, image.name, sizeof(facts.name));
+        const struct vex_collection_facts facts = vex_image_facts(&image);
         struct vex_live_collection *collection =
             vex_registry_create(restore->registry, &facts, image.lsn);
         collection->next_id = image.next_id;

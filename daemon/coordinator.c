@@ -368,6 +368,21 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
     return VEX_OK;
 }
 
+/* The name has been checked: it ends. */
+static struct vex_collection_facts facts_of(const struct vex_create_body *record)
+{
+    struct vex_collection_facts facts = {
+        .id = record->collection_id,
+        .dim = record->dim,
+        .metric = (enum vex_metric)record->metric,
+        .index = (enum vex_index_kind)record->index,
+        .m = record->m,
+        .ef_construction = record->ef_construction,
+    };
+    (void)snprintf(facts.name, sizeof(facts.name), "%s", record->name);
+    return facts;
+}
+
 enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
                                        const struct vex_create_body *body,
                                        struct vex_ack_body *out_ack, struct vex_error *error)
@@ -381,12 +396,20 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     if (fault) {
         return vex_error_set(error, VEX_ERR_INVALID, "%s", fault);
     }
-    if (body->dim < 1 || body->dim > VEX_DIM_MAX) {
-        return vex_error_set(error, VEX_ERR_DIM, "dimension %u is not within 1 to %u", body->dim,
-                             VEX_DIM_MAX);
-    }
-    if (body->metric < VEX_METRIC_L2 || body->metric > VEX_METRIC_DOT) {
-        return vex_error_set(error, VEX_ERR_INVALID, "unknown metric %u", body->metric);
+    struct vex_create_body record = *body;
+    record.m = body->m ? body->m : VEX_HNSW_M_DEFAULT;
+    record.ef_construction =
+        body->ef_construction ? body->ef_construction : VEX_HNSW_EF_CONSTRUCTION_DEFAULT;
+    record.collection_id = vex_registry_next_id(registry);
+    struct vex_collection_facts facts = facts_of(&record);
+    fault = vex_collection_facts_fault(&facts);
+    if (fault) {
+        bool dim = facts.dim < 1 || facts.dim > VEX_DIM_MAX;
+        return vex_error_set(error, dim ? VEX_ERR_DIM : VEX_ERR_INVALID,
+                             "create %s: %s (dimension %u, metric %u, index %u, M %u, "
+                             "ef_construction %u)",
+                             body->name, fault, facts.dim, record.metric, record.index, facts.m,
+                             facts.ef_construction);
     }
     if (vex_registry_by_name(registry, body->name)) {
         return vex_error_set(error, VEX_ERR_EXISTS, "collection %s exists", body->name);
@@ -398,19 +421,10 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     if (status != VEX_OK) {
         return status;
     }
-    struct vex_create_body record = *body;
-    memset(record.name, 0, sizeof(record.name));
-    (void)snprintf(record.name, sizeof(record.name), "%s", body->name);
-    record.collection_id = vex_registry_next_id(registry);
-    record.reserved = 0;
+    memcpy(record.name, facts.name, sizeof(record.name));
+    memset(record.reserved, 0, sizeof(record.reserved));
     uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_CREATE,
                                  &(struct vex_log_piece){&record, sizeof(record)}, 1);
-    struct vex_collection_facts facts = {
-        .id = record.collection_id,
-        .dim = record.dim,
-        .metric = (enum vex_metric)record.metric,
-    };
-    memcpy(facts.name, record.name, sizeof(facts.name));
     (void)vex_registry_create(registry, &facts, lsn);
     *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
     return VEX_OK;
@@ -472,19 +486,15 @@ static enum vex_status replay_create(struct vex_coordinator *coordinator, uint64
     }
     memcpy(&record, body, sizeof(record));
     if (record.collection_id < vex_registry_next_id(coordinator->registry) ||
-        record.collection_id == UINT32_MAX || vex_name_fault(record.name, sizeof(record.name)) ||
-        record.dim < 1 || record.dim > VEX_DIM_MAX || record.metric < VEX_METRIC_L2 ||
-        record.metric > VEX_METRIC_DOT ||
+        record.collection_id == UINT32_MAX || vex_name_fault(record.name, sizeof(record.name))) {
+        return unsuitable(error, "create");
+    }
+    struct vex_collection_facts facts = facts_of(&record);
+    if (vex_collection_facts_fault(&facts) ||
         vex_registry_by_name(coordinator->registry, record.name) ||
         vex_registry_can_create(coordinator->registry, NULL) != VEX_OK) {
         return unsuitable(error, "create");
     }
-    struct vex_collection_facts facts = {
-        .id = record.collection_id,
-        .dim = record.dim,
-        .metric = (enum vex_metric)record.metric,
-    };
-    memcpy(facts.name, record.name, sizeof(facts.name));
     (void)vex_registry_create(coordinator->registry, &facts, lsn);
     return VEX_OK;
 }

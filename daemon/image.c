@@ -9,7 +9,7 @@
 #define WORD_BITS 64u
 
 _Static_assert(sizeof(struct vex_image_head) == 16, "on disk");
-_Static_assert(sizeof(struct vex_image_collection) == 96, "on disk");
+_Static_assert(sizeof(struct vex_image_collection) == 112, "on disk");
 _Static_assert(sizeof(struct vex_image_home) == 40, "on disk");
 
 static size_t bitmap_bytes(uint32_t rows)
@@ -59,6 +59,20 @@ bool vex_image_add_home(struct vex_buffer *body, struct vex_image_home *home,
     return true;
 }
 
+struct vex_collection_facts vex_image_facts(const struct vex_image_collection *collection)
+{
+    struct vex_collection_facts facts = {
+        .id = collection->id,
+        .dim = collection->dim,
+        .metric = (enum vex_metric)collection->metric,
+        .index = (enum vex_index_kind)collection->index,
+        .m = collection->m,
+        .ef_construction = collection->ef_construction,
+    };
+    memcpy(facts.name, collection->name, sizeof(facts.name));
+    return facts;
+}
+
 /* ---- decoding -------------------------------------------------------------------------------- */
 
 static enum vex_status corrupt(struct vex_error *error, const char *what)
@@ -105,8 +119,11 @@ enum vex_status vex_image_read_collection(struct vex_image_cursor *cursor,
     }
     memcpy(out, at, sizeof(*out));
     if (vex_name_fault(out->name, sizeof(out->name)) || out->id == 0 || out->id == UINT32_MAX ||
-        out->dim < 1 || out->dim > VEX_DIM_MAX || out->metric < VEX_METRIC_L2 ||
-        out->metric > VEX_METRIC_DOT || out->homes_count > VEX_LIST_SEGMENTS_MAX) {
+        out->homes_count > VEX_LIST_SEGMENTS_MAX) {
+        return corrupt(error, "a collection's facts are out of bounds");
+    }
+    struct vex_collection_facts facts = vex_image_facts(out);
+    if (vex_collection_facts_fault(&facts)) {
         return corrupt(error, "a collection's facts are out of bounds");
     }
     return VEX_OK;

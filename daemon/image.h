@@ -35,6 +35,10 @@ struct vex_image_collection {
     uint32_t homes_count;
     uint64_t next_id;
     uint64_t lsn;
+    uint32_t index;
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t reserved;
     char name[VEX_NAME_MAX + 1];
 };
 
@@ -53,6 +57,7 @@ bool vex_image_begin(struct vex_buffer *body, uint32_t collections_count,
                      uint32_t next_collection_id);
 bool vex_image_add_collection(struct vex_buffer *body,
                               const struct vex_image_collection *collection);
+struct vex_collection_facts vex_image_facts(const struct vex_image_collection *collection);
 /* Fills in home->dead_rows from the segment's deaths up to `lsn`. */
 bool vex_image_add_home(struct vex_buffer *body, struct vex_image_home *home,
                         const struct vex_segment *segment, uint64_t lsn);

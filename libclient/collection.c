@@ -41,7 +41,13 @@ enum vex_status vex_collection_create(struct vex_db *db, const char *name,
     if (fault) {
         return vex_error_set(error, VEX_ERR_INVALID, "%s", fault);
     }
-    struct vex_create_body body = {.dim = options->dim, .metric = options->metric};
+    struct vex_create_body body = {
+        .dim = options->dim,
+        .metric = options->metric,
+        .index = options->index,
+        .m = options->m,
+        .ef_construction = options->ef_construction,
+    };
     (void)snprintf(body.name, sizeof(body.name), "%s", name);
     return change(db, VEX_OP_CREATE, &body, sizeof(body), error);
 }
@@ -100,6 +106,9 @@ static void describe(const void *region, uint32_t slot, const struct vex_collect
         .id = facts->id,
         .dim = facts->dim,
         .metric = facts->metric,
+        .index = facts->index,
+        .m = facts->m,
+        .ef_construction = facts->ef_construction,
         .segments = list.segments_count,
         .count = state.live_rows,
         .dead = state.dead_rows,
@@ -232,6 +241,9 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
         .id = collection->facts.id,
         .dim = collection->facts.dim,
         .metric = collection->facts.metric,
+        .index = collection->facts.index,
+        .m = collection->facts.m,
+        .ef_construction = collection->facts.ef_construction,
         .segments = reading.view.segments_count,
         .count = reading.live_rows,
         .dead = reading.dead_rows,
@@ -241,6 +253,19 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
     (void)snprintf(out->name, sizeof(out->name), "%s", collection->facts.name);
     (void)vex_db_unpin(reading.slot);
     return VEX_OK;
+}
+
+const char *vex_index_name(enum vex_index_kind index)
+{
+    switch (index) {
+    case VEX_INDEX_AUTO:
+        return "auto";
+    case VEX_INDEX_FLAT:
+        return "flat";
+    case VEX_INDEX_HNSW:
+        return "hnsw";
+    }
+    return "unknown";
 }
 
 const char *vex_metric_name(enum vex_metric metric)

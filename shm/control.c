@@ -38,6 +38,27 @@ static const struct vex_collection_entry *entry_at(const void *region, uint32_t 
            slot;
 }
 
+const char *vex_collection_facts_fault(const struct vex_collection_facts *facts)
+{
+    if (facts->dim < 1 || facts->dim > VEX_DIM_MAX) {
+        return "the dimension is not within 1 to 65535";
+    }
+    if (facts->metric < VEX_METRIC_L2 || facts->metric > VEX_METRIC_DOT) {
+        return "unknown metric";
+    }
+    if ((uint32_t)facts->index > VEX_INDEX_HNSW) {
+        return "unknown kind of index";
+    }
+    if (facts->m < VEX_HNSW_M_MIN || facts->m > VEX_HNSW_M_MAX) {
+        return "M is not within 4 to 64";
+    }
+    if (facts->ef_construction < VEX_HNSW_EF_CONSTRUCTION_MIN ||
+        facts->ef_construction > VEX_HNSW_EF_CONSTRUCTION_MAX) {
+        return "ef_construction is not within 8 to 4096";
+    }
+    return NULL;
+}
+
 uint64_t vex_layout_hash(void)
 {
     const uint64_t facts[] = {
@@ -59,6 +80,7 @@ uint64_t vex_layout_hash(void)
         sizeof(struct vex_slot_page),
         VEX_SLOTS_PER_PAGE,
         VEX_LISTS_OFFSET,
+        offsetof(struct vex_collection_entry, ef_construction),
     };
     uint64_t hash = vex_hash64(facts, sizeof(facts), VEX_CONTROL_MAGIC);
     return hash ? hash : 1;
@@ -134,8 +156,11 @@ void vex_control_add_collection(void *region, uint32_t slot,
     VEX_ASSERT(facts->id != 0);
     entry->dim = facts->dim;
     entry->metric = facts->metric;
+    entry->index = facts->index;
+    entry->m = facts->m;
+    entry->ef_construction = facts->ef_construction;
     memcpy(entry->name, facts->name, sizeof(entry->name));
-    /* pairs: COLLECTION_ID with vex_control_collection: carries name, dim, metric and the view. */
+    /* pairs: COLLECTION_ID with vex_control_collection: carries the facts and the view. */
     atomic_store_explicit(&entry->id, facts->id, memory_order_release);
     bump_catalog(region);
 }
@@ -267,10 +292,12 @@ bool vex_control_collection(const void *region, uint32_t slot, struct vex_collec
     }
     out->dim = entry->dim;
     out->metric = (enum vex_metric)entry->metric;
+    out->index = (enum vex_index_kind)entry->index;
+    out->m = entry->m;
+    out->ef_construction = entry->ef_construction;
     memcpy(out->name, entry->name, sizeof(out->name));
     out->name[VEX_NAME_MAX] = 0;
-    return out->dim >= 1 && out->dim <= VEX_DIM_MAX && out->metric >= VEX_METRIC_L2 &&
-           out->metric <= VEX_METRIC_DOT;
+    return vex_collection_facts_fault(out) == NULL;
 }
 
 /* One attempt; false if the cell was overwritten meanwhile. */

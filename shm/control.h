@@ -35,8 +35,14 @@ struct vex_collection_facts {
     uint32_t id;
     uint32_t dim;
     enum vex_metric metric;
+    enum vex_index_kind index;
+    uint32_t m; /* of the graph */
+    uint32_t ef_construction;
     char name[VEX_NAME_MAX + 1];
 };
+
+/* NULL, or what is out of bounds; the name is not looked at. */
+const char *vex_collection_facts_fault(const struct vex_collection_facts *facts);
 
 /* Hash of sizes and offsets; a library and a daemon that differ in it refuse each other. */
 uint64_t vex_layout_hash(void);

@@ -82,10 +82,12 @@ struct vex_collection_entry {
     _Atomic uint32_t id; /* writer: daemon. COLLECTION_ID. 0 = free; stored after what follows */
     uint32_t dim;
     uint32_t metric;
-    uint32_t reserved0;
+    uint32_t index; /* enum vex_index_kind */
     char name[VEX_NAME_MAX + 1];
     _Atomic uint64_t view; /* writer: daemon. VIEW. Sequence of the current view, 0 = none yet */
-    uint8_t reserved[168];
+    uint32_t m;            /* of the graph */
+    uint32_t ef_construction;
+    uint8_t reserved[160];
     struct vex_view_cell views[VEX_VIEW_RING];
 };
 

@@ -77,7 +77,10 @@ struct vex_create_body {
     uint32_t collection_id; /* 0 in requests; the log stores the number given */
     uint32_t dim;
     uint32_t metric;
-    uint32_t reserved;
+    uint32_t index;           /* enum vex_index_kind */
+    uint32_t m;               /* of the graph; 0 = default, the log stores the number used */
+    uint32_t ef_construction; /* as m */
+    uint32_t reserved[2];     /* 0 */
     char name[VEX_NAME_MAX + 1];
 };
 
@@ -171,7 +174,7 @@ struct vex_write_head {
 _Static_assert(sizeof(struct vex_frame_head) == VEX_WIRE_HEAD_BYTES, "wire");
 _Static_assert(sizeof(struct vex_hello) == 16, "wire");
 _Static_assert(sizeof(struct vex_welcome) == 40, "wire");
-_Static_assert(sizeof(struct vex_create_body) == 80, "wire and log");
+_Static_assert(sizeof(struct vex_create_body) == 96, "wire and log");
 _Static_assert(sizeof(struct vex_drop_body) == 72, "wire and log");
 _Static_assert(sizeof(struct vex_ack_body) == 24, "wire");
 _Static_assert(sizeof(struct vex_upkeep_body) == 1096, "wire");

@@ -23,6 +23,12 @@ static void print_info_json(struct vex_json *json, const struct vex_collection_i
     vex_json_u64(json, info->dim);
     vex_json_key(json, "metric");
     vex_json_text(json, vex_metric_name(info->metric));
+    vex_json_key(json, "index");
+    vex_json_text(json, vex_index_name(info->index));
+    vex_json_key(json, "m");
+    vex_json_u64(json, info->m);
+    vex_json_key(json, "ef_construction");
+    vex_json_u64(json, info->ef_construction);
     vex_json_key(json, "count");
     vex_json_u64(json, info->count);
     vex_json_key(json, "dead");
@@ -38,13 +44,20 @@ static void print_info_json(struct vex_json *json, const struct vex_collection_i
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-enum { DIM, METRIC, CREATE_COUNT };
+enum { DIM, METRIC, INDEX, M, EF_CONSTRUCTION, CREATE_COUNT };
 
 static const struct vex_option create_options[CREATE_COUNT] = {
     [DIM] = {"dim", 0, "N", "components of a vector, 1 to 65535"},
     [METRIC] = {"metric", 0, "METRIC",
                 "l2 (squared Euclidean), cosine (1 - cosine)\n"
                 "or dot (larger is nearer)"},
+    [INDEX] = {"index", 0, "INDEX",
+               "auto (by size), flat (always exact) or hnsw\n"
+               "(a graph, approximate); default auto"},
+    [M] = {"m", 0, "N", "links per vector of the graph, 4 to 64; default 16"},
+    [EF_CONSTRUCTION] = {"ef-construction", 0, "N",
+                         "effort of building the graph, 8 to 4096;\n"
+                         "default 200"},
 };
 
 static enum vex_exit run_create(struct vex_context *context, const struct vex_arguments *arguments)
@@ -63,6 +76,23 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
         vex_parse_choice("--metric", arguments->values[METRIC], words, &metric, &error) != VEX_OK) {
         return vex_context_usage(context, "coll create: %s", error.message);
     }
+    static const char *const indexes[] = {"auto", "flat", "hnsw", NULL};
+    uint64_t m = 0;
+    uint64_t ef_construction = 0;
+    size_t index = VEX_INDEX_AUTO;
+    if ((arguments->values[INDEX] && vex_parse_choice("--index", arguments->values[INDEX], indexes,
+                                                      &index, &error) != VEX_OK) ||
+        (arguments->values[M] && vex_parse_number("--m", arguments->values[M], VEX_HNSW_M_MIN,
+                                                  VEX_HNSW_M_MAX, &m, &error) != VEX_OK) ||
+        (arguments->values[EF_CONSTRUCTION] &&
+         vex_parse_number("--ef-construction", arguments->values[EF_CONSTRUCTION],
+                          VEX_HNSW_EF_CONSTRUCTION_MIN, VEX_HNSW_EF_CONSTRUCTION_MAX,
+                          &ef_construction, &error) != VEX_OK)) {
+        return vex_context_usage(context, "coll create: %s", error.message);
+    }
+    shape.index = (enum vex_index_kind)index; /* the words stand in the order of the numbers */
+    shape.m = (uint32_t)m;
+    shape.ef_construction = (uint32_t)ef_construction;
     shape.dim = (uint32_t)dim;
     shape.metric = metrics[metric];
     struct vex_collection_info info = {.size = sizeof(info)};
@@ -94,7 +124,7 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
 
 const struct vex_verb vex_verb_coll_create = {
     .name = "coll create",
-    .synopsis = "NAME --dim N --metric l2|cosine|dot",
+    .synopsis = "NAME --dim N --metric l2|cosine|dot [--index auto|flat|hnsw]",
     .summary = "Create a collection",
     .text = "Names are 1 to 63 letters, digits, '_', '-' and '.', not beginning with '.'. The\n"
             "collection is durable when the command returns. A name that is taken is exit code 4.\n"
@@ -188,6 +218,8 @@ static void print_info_table(FILE *out, const struct vex_collection_info *info)
     vex_table_line(out, width, "id", "%" PRIu32, info->id);
     vex_table_line(out, width, "dimension", "%" PRIu32, info->dim);
     vex_table_line(out, width, "metric", "%s", vex_metric_name(info->metric));
+    vex_table_line(out, width, "index", "%s, M %" PRIu32 ", ef_construction %" PRIu32,
+                   vex_index_name(info->index), info->m, info->ef_construction);
     vex_table_line(out, width, "vectors", "%" PRIu64, info->count);
     vex_table_line(out, width, "dead rows", "%" PRIu64, info->dead);
     vex_table_line(out, width, "segments", "%" PRIu32, info->segments);

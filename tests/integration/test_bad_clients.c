@@ -365,7 +365,7 @@ static void frames_before_the_hello_are_refused(void **state)
         }
         int fd = raw_connect(scene);
         static const uint8_t body[80];
-        send_frame(fd, op, 3, body, op == VEX_OP_CREATE ? 80 : 0);
+        send_frame(fd, op, 3, body, op == VEX_OP_CREATE ? 96 : 0);
         expect_reply(fd, VEX_ERR_PROTOCOL, 3, "hello");
         expect_end(fd);
     }
@@ -627,10 +627,10 @@ static void bodies_of_create_and_drop_are_checked(void **state)
         struct vex_create_body body;
         uint64_t more;
     } create = {.body = {.dim = 2, .metric = VEX_METRIC_L2, .name = "made"}};
-    static const size_t sizes[] = {0, 8, 72, 88};
+    static const size_t sizes[] = {0, 8, 72, 104};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         send_frame(fd, VEX_OP_CREATE, i, &create, sizes[i]);
-        expect_reply(fd, VEX_ERR_PROTOCOL, i, "80 bytes");
+        expect_reply(fd, VEX_ERR_PROTOCOL, i, "96 bytes");
         send_frame(fd, VEX_OP_DROP, i, &create, sizes[i] == 72 ? 64 : sizes[i]);
         expect_reply(fd, VEX_ERR_PROTOCOL, i, "72 bytes");
     }
@@ -646,6 +646,12 @@ static void bodies_of_create_and_drop_are_checked(void **state)
     EXPECT_CREATE(metric, 0, VEX_ERR_INVALID, "metric 0");
     EXPECT_CREATE(metric, 4, VEX_ERR_INVALID, "metric 4");
     EXPECT_CREATE(metric, UINT32_MAX, VEX_ERR_INVALID, "metric");
+    EXPECT_CREATE(index, 3, VEX_ERR_INVALID, "index 3");
+    EXPECT_CREATE(index, UINT32_MAX, VEX_ERR_INVALID, "index");
+    EXPECT_CREATE(m, 3, VEX_ERR_INVALID, "M 3");
+    EXPECT_CREATE(m, 65, VEX_ERR_INVALID, "M 65");
+    EXPECT_CREATE(ef_construction, 7, VEX_ERR_INVALID, "ef_construction 7");
+    EXPECT_CREATE(ef_construction, 4097, VEX_ERR_INVALID, "ef_construction 4097");
     EXPECT_CREATE(name[0], 0, VEX_ERR_INVALID, "empty");
     EXPECT_CREATE(name[0], '.', VEX_ERR_INVALID, "'.'");
     EXPECT_CREATE(name[2], '/', VEX_ERR_INVALID, "consists");
@@ -662,7 +668,7 @@ static void bodies_of_create_and_drop_are_checked(void **state)
     /* What stands behind the name's end is nobody's business and does not get into the log. */
     memset(create.body.name + 5, 0xee, sizeof(create.body.name) - 5);
     create.body.collection_id = 9999;
-    create.body.reserved = 9999;
+    create.body.reserved[0] = 9999;
     send_frame(fd, VEX_OP_CREATE, 10, &create.body, sizeof(create.body));
     expect_reply(fd, VEX_OK, 10, NULL);
     (void)close(fd);

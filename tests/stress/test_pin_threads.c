@@ -140,7 +140,8 @@ static uint64_t publish_block(struct world *world, uint32_t number, uint64_t tag
         .lsn = tag, .list_id = tag, .list_block = number, .tail_rows = BLOCK_WORDS};
     vex_control_set_view(world->region, SLOT_IN_REGION, &view);
     if (tag == 1) {
-        const struct vex_collection_facts facts = {COLLECTION_ID, 1, VEX_METRIC_L2, "c"};
+        const struct vex_collection_facts facts = {
+            COLLECTION_ID, 1, VEX_METRIC_L2, VEX_INDEX_AUTO, 16, 200, "c"};
         vex_control_add_collection(world->region, SLOT_IN_REGION, &facts);
     }
     return vex_control_publish(world->region, tag);

@@ -48,8 +48,14 @@ static struct sample make_sample(void)
 static struct vex_buffer make_body(const struct sample *sample)
 {
     struct vex_buffer body = {0};
-    struct vex_image_collection collection = {
-        .id = 3, .dim = DIM, .metric = VEX_METRIC_L2, .homes_count = 1, .next_id = 1130, .lsn = 49};
+    struct vex_image_collection collection = {.id = 3,
+                                              .dim = DIM,
+                                              .metric = VEX_METRIC_L2,
+                                              .homes_count = 1,
+                                              .next_id = 1130,
+                                              .lsn = 49,
+                                              .m = 16,
+                                              .ef_construction = 200};
     memcpy(collection.name, "points", 7);
     struct vex_image_home home = {
         .file_number = 99,
@@ -153,6 +159,10 @@ static void test_out_of_bounds(void **state)
         {collection_at + offsetof(struct vex_image_collection, dim), 0, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, dim), 1u << 20, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, metric), 9, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, index), 3, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, m), 65, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, ef_construction), 7,
+         VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, homes_count), 255, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, name), 0x2f2f2f2f, VEX_ERR_CORRUPT},
         {home_at + offsetof(struct vex_image_home, rows), 0, VEX_ERR_CORRUPT},

@@ -83,7 +83,12 @@ static struct vex_collection_entry *entry_of(void *region, uint32_t slot)
 
 static struct vex_collection_facts facts_for(uint32_t id, const char *name)
 {
-    struct vex_collection_facts facts = {.id = id, .dim = 8, .metric = VEX_METRIC_DOT};
+    struct vex_collection_facts facts = {.id = id,
+                                         .dim = 8,
+                                         .metric = VEX_METRIC_DOT,
+                                         .index = VEX_INDEX_HNSW,
+                                         .m = 17,
+                                         .ef_construction = 99};
     (void)snprintf(facts.name, sizeof(facts.name), "%s", name);
     return facts;
 }
@@ -223,6 +228,9 @@ static void a_collection_is_found_while_it_is_there(void **state)
         assert_int_equal(found.id, facts.id);
         assert_int_equal(found.dim, facts.dim);
         assert_int_equal(found.metric, facts.metric);
+        assert_int_equal(found.index, facts.index);
+        assert_int_equal(found.m, facts.m);
+        assert_int_equal(found.ef_construction, facts.ef_construction);
         assert_string_equal(found.name, name);
     }
     for (size_t i = 0; i < COUNT_OF(slots); i++) {
@@ -275,6 +283,15 @@ static void damaged_facts_of_a_collection_are_refused(void **state)
         assert_false(vex_control_collection(mapping->reader, 3, &found));
     }
     entry->metric = VEX_METRIC_L2;
+    entry->index = 3;
+    assert_false(vex_control_collection(mapping->reader, 3, &found));
+    entry->index = VEX_INDEX_HNSW;
+    entry->m = 3;
+    assert_false(vex_control_collection(mapping->reader, 3, &found));
+    entry->m = 16;
+    entry->ef_construction = 5000;
+    assert_false(vex_control_collection(mapping->reader, 3, &found));
+    entry->ef_construction = 100;
     memset(entry->name, 'n', sizeof(entry->name));
     assert_true(vex_control_collection(mapping->reader, 3, &found));
     assert_int_equal(strnlen(found.name, sizeof(found.name)), VEX_NAME_MAX);

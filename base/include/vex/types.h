@@ -28,6 +28,21 @@ enum vex_metric {
     VEX_METRIC_DOT = 3,
 };
 
+/* How a collection is searched. As above: append only. */
+enum vex_index_kind {
+    VEX_INDEX_AUTO = 0, /* by size: exactly while that is fast enough, then as VEX_INDEX_HNSW */
+    VEX_INDEX_FLAT = 1, /* every search is exact */
+    VEX_INDEX_HNSW = 2, /* a graph per segment: approximate, see ef_search */
+};
+
+#define VEX_HNSW_M_MIN 4u
+#define VEX_HNSW_M_MAX 64u
+#define VEX_HNSW_M_DEFAULT 16u
+#define VEX_HNSW_EF_CONSTRUCTION_MIN 8u
+#define VEX_HNSW_EF_CONSTRUCTION_MAX 4096u
+#define VEX_HNSW_EF_CONSTRUCTION_DEFAULT 200u
+#define VEX_EF_SEARCH_MAX 65536u
+
 /* As above: append only. */
 enum vex_write_kind {
     VEX_WRITE_INSERT = 1, /* id must be free: VEX_ERR_EXISTS */

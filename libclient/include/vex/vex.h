@@ -67,6 +67,8 @@ VEX_API const char *vex_status_text(enum vex_status status);
 VEX_API const char *vex_status_name(enum vex_status status);
 /* "l2", "cosine", "dot", or "unknown"; static storage. */
 VEX_API const char *vex_metric_name(enum vex_metric metric);
+/* "auto", "flat", "hnsw", or "unknown". */
+VEX_API const char *vex_index_name(enum vex_index_kind index);
 /* Name of the distance kernels chosen for this processor: "scalar", "avx2" or "avx512". The
  * environment variable VEX_ISA lowers the choice. Static storage. */
 VEX_API const char *vex_isa_name(void);
@@ -235,9 +237,15 @@ struct vex_collection_options {
     size_t size;
     uint32_t dim; /* 1..VEX_DIM_MAX */
     enum vex_metric metric;
+    enum vex_index_kind index;
+    /* Of the graph, as HNSW's users know them (Malkov and Yashunin, 2018); 0 = default: 16 and 200. More of
+     * either: better graphs, slower building; M also costs memory. */
+    uint32_t m;
+    uint32_t ef_construction;
 };
 /* clang-format off */
-#define VEX_COLLECTION_OPTIONS_INIT {sizeof(struct vex_collection_options), 0, VEX_METRIC_L2}
+#define VEX_COLLECTION_OPTIONS_INIT \
+    {sizeof(struct vex_collection_options), 0, VEX_METRIC_L2, VEX_INDEX_AUTO, 0, 0}
 /* clang-format on */
 
 struct vex_collection_info {
@@ -246,6 +254,9 @@ struct vex_collection_info {
     uint32_t id; /* never reused within an instance */
     uint32_t dim;
     enum vex_metric metric;
+    enum vex_index_kind index;
+    uint32_t m;
+    uint32_t ef_construction;
     uint32_t segments;
     uint64_t count;     /* live vectors */
     uint64_t dead;      /* dead rows still held */
@@ -373,10 +384,17 @@ struct vex_search_options {
     size_t size;
     uint32_t k;    /* neighbours wanted, 1..VEX_K_MAX */
     bool payloads; /* also hand out payloads, see struct vex_results */
+    bool exact;    /* look at every row, whatever the collection's index */
+    /*
+     * How many candidates a graph search keeps, as HNSW's users know it: more finds more of the true
+     * neighbours and takes longer. 0 = 64; never less than k.
+     */
+    uint32_t ef_search;
     struct vex_read_options read;
 };
 /* clang-format off */
-#define VEX_SEARCH_OPTIONS_INIT {sizeof(struct vex_search_options), 10, false, VEX_READ_OPTIONS_INIT}
+#define VEX_SEARCH_OPTIONS_INIT \
+    {sizeof(struct vex_search_options), 10, false, false, 0, VEX_READ_OPTIONS_INIT}
 /* clang-format on */
 
 /*
