@@ -25,6 +25,7 @@
 #include <math.h>
 
 #include "base/panic.h"
+#include "index/exact.h"
 #include "index/kernels.h"
 
 /* Rows scored at once: few enough to stay near while the queries of a group take turns. */
@@ -84,23 +85,6 @@ static bool cannot_win_dot(const struct filter *filter, float score, float norm)
            norm <= FLT_MAX;
 }
 
-static double exact_key(const struct scan *scan, const float *query, double query_norm,
-                        const float *row)
-{
-    uint32_t dim = scan->view->dim;
-    switch (scan->view->metric) {
-    case VEX_METRIC_L2:
-        return vex_l2_f64(query, row, dim);
-    case VEX_METRIC_DOT:
-        return -vex_dot_f64(query, row, dim);
-    case VEX_METRIC_COSINE:
-        break;
-    }
-    double row_norm = sqrt(vex_dot_f64(row, row, dim));
-    /* A zero row cannot be stored under cosine; zeroed memory of a revoked segment can look so. */
-    return row_norm > 0 ? 1 - vex_dot_f64(query, row, dim) / (query_norm * row_norm) : 2;
-}
-
 struct block {
     const struct vex_segment *segment;
     uint32_t segment_index;
@@ -129,7 +113,8 @@ static void scan_block(const struct scan *scan, const struct block *block, const
             continue;
         }
         struct vex_candidate candidate = {
-            .key = exact_key(scan, query, query_norm, vex_segment_vector(segment, row)),
+            .key = vex_exact_key(scan->view->metric, query, query_norm,
+                                 vex_segment_vector(segment, row), scan->view->dim),
             .id = segment->ids[row],
             .segment = block->segment_index,
             .row = row,
@@ -143,11 +128,6 @@ static void scan_block(const struct scan *scan, const struct block *block, const
     }
 }
 
-static double norm_f64(const float *vector, size_t dim)
-{
-    return sqrt(vex_dot_f64(vector, vector, dim));
-}
-
 /* One pass over the rows for all queries of a group. */
 static uint64_t scan_group(const struct scan *scan, const float *queries, size_t count,
                            struct vex_topk *topks)
@@ -155,7 +135,7 @@ static uint64_t scan_group(const struct scan *scan, const float *queries, size_t
     const struct vex_view *view = scan->view;
     double query_norms[GROUP_QUERIES];
     for (size_t i = 0; i < count; i++) {
-        query_norms[i] = norm_f64(queries + i * view->dim, view->dim);
+        query_norms[i] = vex_exact_norm(queries + i * view->dim, view->dim);
     }
     uint64_t rows = 0;
     for (uint32_t s = 0; s < view->segments_count; s++) {

@@ -72,16 +72,31 @@ static bool has_extended_features(unsigned wanted)
     return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && has_all(ebx, wanted);
 }
 
+static bool has_vnni(void)
+{
+    unsigned eax;
+    unsigned ebx;
+    unsigned ecx;
+    unsigned edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && has_all(ecx, bit_AVX512VNNI);
+}
+
 static bool can_run_avx2(void)
 {
-    return can_use_registers(bit_AVX | bit_FMA, XCR0_AVX) && has_extended_features(bit_AVX2);
+    return can_use_registers(bit_AVX | bit_FMA | bit_F16C, XCR0_AVX) &&
+           has_extended_features(bit_AVX2);
 }
 
 static bool can_run_avx512(void)
 {
-    return can_use_registers(bit_AVX | bit_FMA, XCR0_AVX512) &&
+    return can_use_registers(bit_AVX | bit_FMA | bit_F16C, XCR0_AVX512) &&
            has_extended_features(bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ |
                                  bit_AVX512VL);
+}
+
+static bool can_run_avx512vnni(void)
+{
+    return can_run_avx512() && has_vnni();
 }
 
 #endif
@@ -94,6 +109,7 @@ static bool can_run_always(void)
 /* Best first; the last one always runs. */
 static const struct level levels[] = {
 #if defined(__x86_64__)
+    {&vex_kernels_avx512vnni, can_run_avx512vnni},
     {&vex_kernels_avx512, can_run_avx512},
     {&vex_kernels_avx2, can_run_avx2},
 #endif

@@ -4,7 +4,7 @@
  *
  * One const table per instruction set, one file each (kernels_scalar.c, kernels_avx2.c,
  * kernels_avx512.c). The table is chosen once from cpuid and XCR0; the environment variable VEX_ISA
- * (scalar, avx2, avx512) lowers the choice so that tests can run every level on one machine.
+ * (scalar, avx2, avx512, avx512vnni) lowers the choice so that tests can run every level on one machine.
  *
  * The float kernels only *filter*: sums are in single precision and in an order of the kernel's
  * choice. For n = dim terms every kernel stays within the bound of recursive summation,
@@ -23,14 +23,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "index/graph_kernels.h"
+
 typedef void (*vex_rows_kernel)(const float *query, const float *rows, size_t stride, size_t count,
                                 size_t dim, float *out);
 
 struct vex_kernels {
-    const char *name;         /* "scalar", "avx2", "avx512" */
+    const char *name;         /* "scalar", "avx2", "avx512", "avx512vnni" */
     vex_rows_kernel l2_rows;  /* out[i] = sum over d of (query[d] - rows[i * stride + d])^2 */
     vex_rows_kernel dot_rows; /* out[i] = sum over d of query[d] * rows[i * stride + d] */
     bool (*all_finite)(const float *values, size_t count); /* false if any is NaN or infinite */
+    const struct vex_graph_kernels *graph;
 };
 
 /* The best table this processor can run, lowered by VEX_ISA. Never NULL; the same at every call. */
@@ -41,7 +44,8 @@ const struct vex_kernels *vex_kernels_by_name(const char *name);
 extern const struct vex_kernels vex_kernels_scalar;
 #if defined(__x86_64__)
 extern const struct vex_kernels vex_kernels_avx2;
-extern const struct vex_kernels vex_kernels_avx512;
+extern const struct vex_kernels vex_kernels_avx512; /* graph kernels of AVX2 */
+extern const struct vex_kernels vex_kernels_avx512vnni;
 #endif
 
 /* Double precision, four interleaved partial sums in a fixed order. */

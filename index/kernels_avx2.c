@@ -148,4 +148,5 @@ const struct vex_kernels vex_kernels_avx2 = {
     .l2_rows = l2_rows_avx2,
     .dot_rows = dot_rows_avx2,
     .all_finite = all_finite_avx2,
+    .graph = &vex_graph_kernels_avx2,
 };

@@ -150,4 +150,13 @@ const struct vex_kernels vex_kernels_avx512 = {
     .l2_rows = l2_rows_avx512,
     .dot_rows = dot_rows_avx512,
     .all_finite = all_finite_avx512,
+    .graph = &vex_graph_kernels_avx2,
+};
+
+const struct vex_kernels vex_kernels_avx512vnni = {
+    .name = "avx512vnni",
+    .l2_rows = l2_rows_avx512,
+    .dot_rows = dot_rows_avx512,
+    .all_finite = all_finite_avx512,
+    .graph = &vex_graph_kernels_avx512,
 };

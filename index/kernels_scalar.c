@@ -88,4 +88,5 @@ const struct vex_kernels vex_kernels_scalar = {
     .l2_rows = l2_rows_scalar,
     .dot_rows = dot_rows_scalar,
     .all_finite = all_finite_scalar,
+    .graph = &vex_graph_kernels_scalar,
 };

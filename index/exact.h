@@ -1,0 +1,19 @@
+/*
+ * The distances that rank, for every index: in double precision, the same bits on every processor
+ * (kernels.h). A key is smaller for the nearer row: squared distance, 1 - cosine, or the negated dot
+ * product.
+ */
+#ifndef VEX_INDEX_EXACT_H
+#define VEX_INDEX_EXACT_H
+
+#include <stddef.h>
+
+#include <vex/types.h>
+
+/* Euclidean length. */
+double vex_exact_norm(const float *vector, size_t dim);
+/* `query_norm` is vex_exact_norm of the query; only cosine reads it. */
+double vex_exact_key(enum vex_metric metric, const float *query, double query_norm,
+                     const float *row, size_t dim);
+
+#endif

@@ -1,0 +1,512 @@
+#include "index/graph_build.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/panic.h"
+#include "index/exact.h"
+#include "index/graph_build_priv.h"
+
+#define SAMPLE_ROWS 4096u /* for centre and spread */
+#define ENCODE_CHUNK 64u  /* nodes handed out at once: a few milliseconds at most */
+#define INSERT_CHUNK 8u
+#define BYTES_LIMIT 63    /* of a byte, so that a difference is one too */
+#define BYTES_SIGMAS 4.5f /* of a coordinate of a long vector, to be represented */
+#define LONG_VECTOR 0.99f /* quantile of lengths */
+#define REST_BYTES 64u    /* the rest under dot is spread over so many equal bytes */
+#define SEED 0x76657864622d6731u
+
+enum phase_kind { PHASE_ENCODE, PHASE_INSERT, PHASE_TRIM, PHASE_FINISH, PHASE_FREEZE, PHASE_END };
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static uint32_t bytes_stride_for(enum vex_metric metric, uint32_t dim)
+{
+    return vex_code_padded(dim) + (metric == VEX_METRIC_DOT ? REST_BYTES : 0);
+}
+
+uint64_t vex_graph_build_bytes(const struct vex_segment_shape *shape)
+{
+    uint64_t nodes = shape->capacity_rows;
+    uint64_t links = vex_graph_links(&shape->graph);
+    uint64_t per_node = bytes_stride_for(shape->metric, shape->dim) +
+                        (links + links / 4) * sizeof(uint32_t) + sizeof(uint32_t) +
+                        sizeof(struct vex_code_factors) + 3 + 1;
+    /* Upper layers take a thirty-first of it at most. */
+    return nodes * per_node + nodes * per_node / 31;
+}
+
+static void *aligned(size_t count, size_t bytes)
+{
+    size_t total;
+    if (!vex_multiply(count, bytes, &total)) {
+        return NULL;
+    }
+    return aligned_alloc(64, vex_round_up(total + 64, 64));
+}
+
+static bool make_layer(struct vex_build_layer *layer, uint32_t nodes, uint32_t links, bool is_top)
+{
+    layer->nodes_count = nodes;
+    layer->links = links;
+    layer->row_links = links + links / 4;
+    if (is_top) {
+        return true;
+    }
+    layer->rows = aligned(nodes, layer->row_links * sizeof(uint32_t));
+    layer->degrees = calloc(nodes, sizeof(*layer->degrees));
+    layer->locks = calloc(nodes, sizeof(*layer->locks));
+    return layer->rows && layer->degrees && layer->locks;
+}
+
+static bool make_memory(struct vex_graph_build *build)
+{
+    uint32_t nodes[VEX_GRAPH_LAYERS_MAX];
+    uint32_t links = vex_graph_links(&build->shape);
+    uint32_t upper = (uint32_t)vex_round_up(links / 2, VEX_LINKS_STEP);
+    build->layers_count = vex_graph_layers(build->nodes_count, nodes);
+    build->row_of = malloc((size_t)build->nodes_count * sizeof(*build->row_of));
+    build->bytes = aligned(build->nodes_count, build->bytes_stride);
+    build->factors = malloc((size_t)build->nodes_count * sizeof(*build->factors));
+    bool all = build->row_of && build->bytes && build->factors;
+    for (uint32_t i = 0; i < build->layers_count && all; i++) {
+        all = make_layer(&build->layers[i], nodes[i], i == 0 ? links : upper,
+                         i + 1 == build->layers_count);
+    }
+    return all;
+}
+
+void vex_graph_build_free(struct vex_graph_build *build)
+{
+    if (!build) {
+        return;
+    }
+    for (uint32_t i = 0; i < VEX_GRAPH_LAYERS_MAX; i++) {
+        free(build->layers[i].rows);
+        free(build->layers[i].degrees);
+        free(build->layers[i].locks);
+    }
+    free(build->row_of);
+    free(build->bytes);
+    free(build->factors);
+    free(build);
+}
+
+/* ---- before the first phase ------------------------------------------------------------------ */
+
+static void shuffle_rows(struct vex_graph_build *build)
+{
+    uint64_t state = SEED;
+    for (uint32_t i = 0; i < build->nodes_count; i++) {
+        build->row_of[i] = i;
+    }
+    for (uint32_t i = build->nodes_count - 1; i > 0; i--) {
+        state += 0x9e3779b97f4a7c15u;
+        uint32_t other = (uint32_t)(vex_mix64(state) % ((uint64_t)i + 1));
+        uint32_t held = build->row_of[i];
+        build->row_of[i] = build->row_of[other];
+        build->row_of[other] = held;
+    }
+}
+
+/* The longest row becomes 1; lengths beyond a float's own range are met halfway. */
+static float find_scale(const struct vex_graph_build *build)
+{
+    float longest = 0;
+    for (uint32_t row = 0; row < build->nodes_count; row++) {
+        float norm = build->segment->norms[row];
+        longest = norm > longest ? norm : longest;
+    }
+    if (longest == 0) {
+        return 1;
+    }
+    return longest < 0x1p-100f ? 0x1p100f : longest > 0x1p120f ? 0x1p-120f : 1 / longest;
+}
+
+static double row_scale(const struct vex_graph_build *build, uint32_t row)
+{
+    if (build->segment->metric != VEX_METRIC_COSINE) {
+        return (double)build->space.scale;
+    }
+    float norm = build->segment->norms[row];
+    return norm > 0 ? 1 / (double)norm : 0;
+}
+
+static uint32_t sample_count(const struct vex_graph_build *build)
+{
+    return build->nodes_count < SAMPLE_ROWS ? build->nodes_count : SAMPLE_ROWS;
+}
+
+/* Mean of the sample, which is the first nodes: their order is random. */
+static bool find_centre(struct vex_graph_build *build)
+{
+    uint32_t dim = build->segment->dim;
+    uint32_t count = sample_count(build);
+    double *sums = calloc(dim, sizeof(*sums));
+    if (!sums) {
+        return false;
+    }
+    for (uint32_t node = 0; node < count; node++) {
+        uint32_t row = build->row_of[node];
+        const float *vector = vex_segment_vector(build->segment, row);
+        double scale = row_scale(build, row);
+        for (uint32_t d = 0; d < dim; d++) {
+            sums[d] += (double)vector[d] * scale;
+        }
+    }
+    for (uint32_t d = 0; d < dim; d++) {
+        build->centre[d] = (float)(sums[d] / count);
+    }
+    free(sums);
+    return true;
+}
+
+/* What is missing to length 1 under dot. */
+static float rest_of(const struct vex_graph_build *build, uint32_t row)
+{
+    float length = build->segment->norms[row] * build->space.scale;
+    float square = 1 - length * length;
+    return square > 0 ? sqrtf(square) : 0;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    const float *left = a;
+    const float *right = b;
+    return (*left > *right) - (*left < *right);
+}
+
+/* How far coordinates reach, from the lengths of the sample: after the rotation, a coordinate is as
+ * likely to be large as any other. */
+static bool find_spread(struct vex_graph_build *build)
+{
+    uint32_t padded = build->space.rotation.padded;
+    uint32_t count = sample_count(build);
+    float *lengths = malloc(count * sizeof(*lengths));
+    float *rotated = aligned(padded, sizeof(float));
+    bool all = lengths && rotated;
+    double rests = 0;
+    for (uint32_t node = 0; node < count && all; node++) {
+        uint32_t row = build->row_of[node];
+        build->kernels->centre(vex_segment_vector(build->segment, row),
+                               (float)row_scale(build, row), build->centre, build->segment->dim,
+                               padded, rotated);
+        lengths[node] = sqrtf(build->kernels->square_sum(rotated, padded));
+        rests += (double)rest_of(build, row);
+    }
+    if (all) {
+        qsort(lengths, count, sizeof(*lengths), compare_floats);
+        float length = lengths[(uint32_t)((float)(count - 1) * LONG_VECTOR)];
+        float reach = BYTES_SIGMAS * length / sqrtf((float)padded);
+        build->bytes_inverse = reach > 0 ? (float)BYTES_LIMIT / reach : 0;
+        build->rest_mean = (float)(rests / count);
+    }
+    free(lengths);
+    free(rotated);
+    return all;
+}
+
+static void *writable(const struct vex_graph_build *build, const uint8_t *part)
+{
+    return build->writer->base + (part - build->writer->base);
+}
+
+static bool prepare(struct vex_graph_build *build, const struct vex_graph_parts *parts)
+{
+    const struct vex_segment *segment = build->segment;
+    uint32_t padded = vex_code_padded(segment->dim);
+    build->bytes_stride = bytes_stride_for(segment->metric, segment->dim);
+    if (!make_memory(build)) {
+        return false;
+    }
+    shuffle_rows(build);
+    build->centre = writable(build, parts->start[VEX_GRAPH_PART_ROTATION]);
+    build->signs = (uint8_t *)(build->centre + padded);
+    vex_rotation_make(SEED, padded, build->signs);
+    build->space = (struct vex_graph_space){
+        .metric = segment->metric,
+        .dim = segment->dim,
+        .scale = 1,
+        .centre = build->centre,
+        .rotation = {build->signs, padded, vex_rotation_rounds(padded)},
+        .kernels = vex_kernels_get(),
+    };
+    build->kernels = build->space.kernels->graph;
+    if (segment->metric != VEX_METRIC_COSINE) {
+        build->space.scale = find_scale(build);
+    }
+    return find_centre(build) && find_spread(build);
+}
+
+enum vex_status vex_graph_build_new(struct vex_segment_writer *writer,
+                                    const struct vex_graph_shape *shape,
+                                    struct vex_graph_build **out_build, struct vex_error *error)
+{
+    struct vex_graph_parts parts;
+    vex_segment_graph_parts(writer, &parts);
+    if (writer->rows == 0 || shape->m == 0 || !vex_graph_shape_is_sound(shape) ||
+        !parts.start[VEX_GRAPH_PART_HEAD] ||
+        parts.bytes[VEX_GRAPH_PART_ROWS] !=
+            (uint64_t)writer->segment.capacity_rows * vex_graph_links(shape) * 8) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "graph: segment %llu has no rows, or was not laid out for this graph",
+                             (unsigned long long)writer->segment.segment_id);
+    }
+    struct vex_graph_build *build = calloc(1, sizeof(*build));
+    if (build) {
+        build->writer = writer;
+        build->segment = &writer->segment;
+        build->shape = *shape;
+        build->nodes_count = writer->rows;
+    }
+    if (!build || !prepare(build, &parts)) {
+        vex_graph_build_free(build);
+        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for %u nodes of dim %u",
+                             writer->rows, writer->segment.dim);
+    }
+    *out_build = build;
+    return VEX_OK;
+}
+
+/* ---- workers --------------------------------------------------------------------------------- */
+
+void vex_graph_worker_free(struct vex_graph_worker *worker)
+{
+    if (!worker) {
+        return;
+    }
+    free(worker->beam.distances);
+    free(worker->beam.nodes);
+    free(worker->batch);
+    free(worker->seen);
+    free(worker->expanded);
+    free(worker->candidates);
+    free(worker->states);
+    free(worker->rotated);
+    free(worker->links);
+    free(worker);
+}
+
+enum vex_status vex_graph_worker_new(struct vex_graph_build *build,
+                                     struct vex_graph_worker **out_worker, struct vex_error *error)
+{
+    struct vex_graph_worker *worker = calloc(1, sizeof(*worker));
+    uint32_t ef = build->shape.ef_construction;
+    uint32_t beam = (ef > VEX_BUILD_ENTRIES ? ef : VEX_BUILD_ENTRIES) + VEX_BATCH_PAD;
+    bool all = worker;
+    if (all) {
+        worker->build = build;
+        worker->expanded_max = 4 * ef + 256;
+        worker->candidates_max = worker->expanded_max + beam + VEX_BATCH_MAX;
+        worker->beam.distances = aligned(beam, sizeof(float));
+        worker->beam.nodes = aligned(beam, sizeof(uint32_t));
+        worker->batch = aligned(1, sizeof(*worker->batch));
+        worker->seen = calloc(build->nodes_count, 1);
+        worker->expanded = malloc(worker->expanded_max * sizeof(*worker->expanded));
+        worker->candidates = malloc(worker->candidates_max * sizeof(*worker->candidates));
+        worker->states = malloc(worker->candidates_max);
+        worker->rotated = aligned(build->space.rotation.padded, sizeof(float));
+        worker->links = aligned(VEX_BATCH_MAX, sizeof(uint32_t));
+        all = worker->beam.distances && worker->beam.nodes && worker->batch && worker->seen &&
+              worker->expanded && worker->candidates && worker->states && worker->rotated &&
+              worker->links;
+    }
+    if (!all) {
+        vex_graph_worker_free(worker);
+        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for a worker");
+    }
+    *out_worker = worker;
+    return VEX_OK;
+}
+
+/* ---- phases ---------------------------------------------------------------------------------- */
+
+struct phase {
+    enum phase_kind kind;
+    uint32_t layer; /* of PHASE_INSERT: from the top down */
+    uint32_t nodes_count;
+    uint32_t chunk;
+};
+
+static struct phase phase_of(const struct vex_graph_build *build)
+{
+    uint32_t inserts = build->layers_count - 1;
+    uint32_t number = build->phase;
+    if (number == 0) {
+        return (struct phase){PHASE_ENCODE, 0, build->nodes_count, ENCODE_CHUNK};
+    }
+    if (number <= inserts) {
+        uint32_t layer = inserts - number;
+        return (struct phase){PHASE_INSERT, layer, build->layers[layer].nodes_count, INSERT_CHUNK};
+    }
+    switch (number - inserts) {
+    case 1:
+        return (struct phase){PHASE_TRIM, 0, build->nodes_count, ENCODE_CHUNK};
+    case 2:
+        return (struct phase){PHASE_FINISH, 0, 1, 1};
+    case 3:
+        return (struct phase){PHASE_FREEZE, 0, build->nodes_count, ENCODE_CHUNK};
+    default:
+        return (struct phase){PHASE_END, 0, 0, 1};
+    }
+}
+
+/* Both codes of a node: the bytes that building measures by, and the segment's. */
+static void encode(struct vex_graph_worker *worker, uint32_t node)
+{
+    struct vex_graph_build *build = worker->build;
+    uint32_t row = build->row_of[node];
+    uint32_t padded = build->space.rotation.padded;
+    vex_graph_space_row(&build->space, vex_segment_vector(build->segment, row),
+                        build->segment->norms[row], worker->rotated);
+    int8_t *bytes = build->bytes + (size_t)node * build->bytes_stride;
+    (void)build->kernels->quantise(worker->rotated, padded, build->bytes_inverse, BYTES_LIMIT,
+                                   bytes);
+    if (build->segment->metric == VEX_METRIC_DOT) {
+        float share = (rest_of(build, row) - build->rest_mean) / sqrtf((float)REST_BYTES);
+        float rest[REST_BYTES];
+        for (uint32_t i = 0; i < REST_BYTES; i++) {
+            rest[i] = share;
+        }
+        (void)build->kernels->quantise(rest, REST_BYTES, build->bytes_inverse, BYTES_LIMIT,
+                                       bytes + padded);
+    }
+    struct vex_graph_parts parts;
+    vex_segment_graph_parts(build->writer, &parts);
+    uint8_t *codes = writable(build, parts.start[VEX_GRAPH_PART_CODES]);
+    build->factors[node] = vex_code_encode(build->kernels, worker->rotated, padded,
+                                           codes + (size_t)row * (padded / 2));
+}
+
+static void trim(struct vex_graph_worker *worker, uint32_t node)
+{
+    const struct vex_graph_build *build = worker->build;
+    for (uint32_t layer = 0; layer + 1 < build->layers_count; layer++) {
+        if (node < build->layers[layer].nodes_count) {
+            vex_build_trim(worker, node, layer);
+        }
+    }
+}
+
+static void work_on(struct vex_graph_worker *worker, const struct phase *phase, uint32_t node)
+{
+    switch (phase->kind) {
+    case PHASE_ENCODE:
+        encode(worker, node);
+        break;
+    case PHASE_INSERT:
+        vex_build_insert(worker, node, phase->layer);
+        break;
+    case PHASE_TRIM:
+        trim(worker, node);
+        break;
+    case PHASE_FINISH:
+        vex_build_repair(worker);
+        vex_build_calibrate(worker);
+        break;
+    case PHASE_FREEZE:
+        vex_build_freeze(worker->build, node);
+        break;
+    case PHASE_END:
+        break;
+    }
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+bool vex_graph_build_work(struct vex_graph_build *build, struct vex_graph_worker *worker,
+                          const struct vex_graph_pace *pace)
+{
+    struct phase phase = phase_of(build);
+    uint64_t start_ns = thread_cpu_ns();
+    bool going_on = true;
+    while (going_on) {
+        /* relaxed: the counter hands out numbers; threads meet between phases. */
+        uint32_t first =
+            atomic_fetch_add_explicit(&build->next_node, phase.chunk, memory_order_relaxed);
+        if (first >= phase.nodes_count) {
+            break;
+        }
+        uint32_t left = phase.nodes_count - first;
+        uint32_t count = left < phase.chunk ? left : phase.chunk;
+        for (uint32_t i = 0; i < count; i++) {
+            work_on(worker, &phase, first + i);
+        }
+        going_on = !pace || pace->pause(pace->context);
+    }
+    /* relaxed: a sum, read when all threads are done. */
+    atomic_fetch_add_explicit(&build->cpu_ns, thread_cpu_ns() - start_ns, memory_order_relaxed);
+    return going_on;
+}
+
+bool vex_graph_build_next(struct vex_graph_build *build)
+{
+    build->phase++;
+    /* relaxed: no work is under way. */
+    atomic_store_explicit(&build->next_node, 0, memory_order_relaxed);
+    return phase_of(build).kind != PHASE_END;
+}
+
+void vex_graph_build_end(struct vex_graph_build *build, struct vex_graph_report *out_report)
+{
+    struct vex_graph_parts parts;
+    struct vex_graph_head *head = &build->head;
+    struct vex_segment_writer *writer = build->writer;
+    VEX_ASSERT(phase_of(build).kind == PHASE_END);
+    head->magic = VEX_GRAPH_MAGIC;
+    head->version = VEX_GRAPH_VERSION;
+    head->nodes_count = build->nodes_count;
+    head->links = build->layers[0].links;
+    head->upper_links = build->layers[1].links;
+    head->padded = build->space.rotation.padded;
+    head->layers_count = build->layers_count;
+    head->ef_construction = build->shape.ef_construction;
+    head->seed = SEED;
+    head->scale = build->space.scale;
+    /* relaxed: no work is under way. */
+    uint64_t cpu_ns = atomic_load_explicit(&build->cpu_ns, memory_order_relaxed);
+    vex_segment_graph_parts(writer, &parts);
+    memcpy(writable(build, parts.start[VEX_GRAPH_PART_HEAD]), head, sizeof(*head));
+    enum vex_status status =
+        vex_segment_attach(&writer->segment, writer->base, writer->segment.memory_bytes, NULL);
+    VEX_ASSERT(status == VEX_OK);
+    *out_report = (struct vex_graph_report){
+        .nodes_count = head->nodes_count,
+        .reached = head->reached,
+        .mean_degree = head->mean_degree,
+        .error_rms = head->error_rms,
+        .cpu_ns = cpu_ns,
+    };
+}
+
+enum vex_status vex_graph_build(struct vex_segment_writer *writer,
+                                const struct vex_graph_shape *shape,
+                                const struct vex_graph_pace *pace,
+                                struct vex_graph_report *out_report, struct vex_error *error)
+{
+    struct vex_graph_build *build = NULL;
+    struct vex_graph_worker *worker = NULL;
+    struct vex_graph_report report;
+    enum vex_status status = vex_graph_build_new(writer, shape, &build, error);
+    status = status == VEX_OK ? vex_graph_worker_new(build, &worker, error) : status;
+    while (status == VEX_OK) {
+        if (!vex_graph_build_work(build, worker, pace)) {
+            status = vex_error_set(error, VEX_ERR_UNAVAILABLE, "graph: given up while building");
+        } else if (!vex_graph_build_next(build)) {
+            vex_graph_build_end(build, out_report ? out_report : &report);
+            break;
+        }
+    }
+    vex_graph_worker_free(worker);
+    vex_graph_build_free(build);
+    return status;
+}

@@ -1,0 +1,260 @@
+/*
+ * The end of a build: see that every node can be reached, find what the estimates are worth, and
+ * write the sections.
+ *
+ * Insertion alone does not promise that a walk can come everywhere: a node's last incoming link may
+ * have been dropped in favour of others, most easily among many copies of one vector. So the base
+ * layer is searched from the nodes of the topmost layer, where every walk can begin, and whoever is
+ * not met gets a link from a near node that is, in a free slot or in place of its last one. Taking a
+ * link may cut someone else off, hence rounds.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/panic.h"
+#include "index/exact.h"
+#include "index/graph_build_priv.h"
+#include "index/half.h"
+
+#define REPAIR_ROUNDS_MAX 20u
+#define CALIBRATION_NODES 512u
+
+static uint32_t *row_of(const struct vex_build_layer *layer, uint32_t node)
+{
+    return layer->rows + (size_t)node * layer->row_links;
+}
+
+/* ---- reach ----------------------------------------------------------------------------------- */
+
+struct reach {
+    const struct vex_build_layer *layer;
+    uint8_t *met;
+    uint32_t *queue;
+    uint32_t count;
+};
+
+static void spread_from(struct reach *reach, uint32_t node)
+{
+    uint32_t head = reach->count;
+    if (reach->met[node]) {
+        return;
+    }
+    reach->met[node] = 1;
+    reach->queue[reach->count++] = node;
+    for (; head < reach->count; head++) {
+        const uint32_t *row = row_of(reach->layer, reach->queue[head]);
+        uint32_t degree = reach->layer->degrees[reach->queue[head]];
+        for (uint32_t i = 0; i < degree; i++) {
+            if (!reach->met[row[i]]) {
+                reach->met[row[i]] = 1;
+                reach->queue[reach->count++] = row[i];
+            }
+        }
+    }
+}
+
+/* Links to `node` from a near node: the nearest with a free slot, else the nearest of all. */
+static void link_from_near(struct vex_graph_worker *worker, struct reach *reach, uint32_t node)
+{
+    struct vex_build_layer *layer = &worker->build->layers[0];
+    const struct vex_beam *beam = &worker->beam;
+    uint32_t entries[VEX_BUILD_ENTRIES];
+    uint32_t count = vex_build_entries(worker, node, 0, entries);
+    vex_build_walk(worker, node, 0, entries, count, worker->build->shape.ef_construction);
+    if (beam->count == 0) {
+        return;
+    }
+    uint32_t from = beam->nodes[0] & ~VEX_NODE_EXPANDED;
+    for (uint32_t i = 0; i < beam->count; i++) {
+        uint32_t other = beam->nodes[i] & ~VEX_NODE_EXPANDED;
+        if (reach->met[other] && layer->degrees[other] < layer->links) {
+            from = other;
+            break;
+        }
+    }
+    if (layer->degrees[from] < layer->links) {
+        row_of(layer, from)[layer->degrees[from]++] = node;
+    } else {
+        row_of(layer, from)[layer->links - 1] = node;
+    }
+    spread_from(reach, node);
+}
+
+static uint32_t repair_round(struct vex_graph_worker *worker, struct reach *reach)
+{
+    const struct vex_graph_build *build = worker->build;
+    uint32_t starts = build->layers[build->layers_count - 1].nodes_count;
+    memset(reach->met, 0, build->nodes_count);
+    reach->count = 0;
+    for (uint32_t node = 0; node < starts; node++) {
+        spread_from(reach, node);
+    }
+    uint32_t reached = reach->count;
+    for (uint32_t node = 0; node < build->nodes_count && reach->count < build->nodes_count;
+         node++) {
+        if (!reach->met[node]) {
+            link_from_near(worker, reach, node);
+        }
+    }
+    return reached;
+}
+
+/* Without memory to look, the graph stays as insertion left it, and says that nobody looked. */
+void vex_build_repair(struct vex_graph_worker *worker)
+{
+    struct vex_graph_build *build = worker->build;
+    struct reach reach = {
+        .layer = &build->layers[0],
+        .met = malloc(build->nodes_count),
+        .queue = malloc((size_t)build->nodes_count * sizeof(uint32_t)),
+    };
+    uint32_t rounds = 0;
+    while (reach.met && reach.queue && build->head.reached < build->nodes_count &&
+           rounds++ < REPAIR_ROUNDS_MAX) {
+        build->head.reached = repair_round(worker, &reach);
+    }
+    free(reach.met);
+    free(reach.queue);
+    double links = 0;
+    for (uint32_t node = 0; node < build->nodes_count; node++) {
+        links += build->layers[0].degrees[node];
+    }
+    build->head.mean_degree = (float)(links / build->nodes_count);
+}
+
+/* ---- calibration ----------------------------------------------------------------------------- */
+
+static float positive_or_one(double value)
+{
+    return value > 0 && value < 1e30 ? (float)value : 1;
+}
+
+static uint32_t pack_factors(const struct vex_graph_build *build, uint32_t node)
+{
+    struct vex_code_factors factors = vex_graph_space_factors(&build->space, build->factors[node]);
+    uint32_t add = vex_half_from_float(factors.add / build->head.add_unit);
+    uint32_t rescale = vex_half_from_float(factors.rescale / build->head.rescale_unit);
+    return add | rescale << 16;
+}
+
+static void find_units(struct vex_graph_build *build)
+{
+    double add = 0;
+    double rescale = 0;
+    double length = 0;
+    for (uint32_t node = 0; node < build->nodes_count; node++) {
+        add += (double)build->factors[node].add;
+        rescale -= (double)build->factors[node].rescale;
+        length += sqrt((double)build->factors[node].add);
+    }
+    build->head.add_unit = positive_or_one(add / build->nodes_count);
+    build->head.rescale_unit = positive_or_one(rescale / build->nodes_count);
+    build->head.mean_length = (float)(length / build->nodes_count);
+}
+
+/* Takes a row for a query and compares the estimates of its links with the truth: the sum of squared
+ * errors, as shares of the lengths. */
+static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
+                             const struct vex_graph *graph, int8_t *values, double *terms)
+{
+    const struct vex_graph_build *build = worker->build;
+    const struct vex_segment *segment = build->segment;
+    const struct vex_build_layer *layer = &build->layers[0];
+    const float *query = vex_segment_vector(segment, build->row_of[node]);
+    double norm = vex_exact_norm(query, segment->dim);
+    struct vex_graph_target target;
+    vex_graph_space_query(&build->space, graph, query, norm, worker->rotated, values, &target);
+    struct vex_batch *batch = worker->batch;
+    batch->count = layer->degrees[node];
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint32_t other = row_of(layer, node)[i];
+        batch->nodes[i] = build->row_of[other];
+        batch->factors[i] = pack_factors(build, other);
+    }
+    build->kernels->score(&target.code, graph->layers[0].codes, batch);
+    double unit = (double)target.length * (double)build->head.mean_length;
+    double sum = 0;
+    for (uint32_t i = 0; i < batch->count && unit > 0 && target.key_scale > 0; i++) {
+        double key = vex_exact_key(segment->metric, query, norm,
+                                   vex_segment_vector(segment, batch->nodes[i]), segment->dim);
+        double truth = (key - target.key_offset) / target.key_scale;
+        double error = ((double)batch->distances[i] - truth) / unit;
+        sum += error * error;
+        *terms += 1;
+    }
+    return sum;
+}
+
+void vex_build_calibrate(struct vex_graph_worker *worker)
+{
+    struct vex_graph_build *build = worker->build;
+    uint32_t padded = build->space.rotation.padded;
+    struct vex_graph_parts parts;
+    vex_segment_graph_parts(build->writer, &parts);
+    find_units(build);
+    struct vex_graph graph = {
+        .padded = padded,
+        .add_unit = build->head.add_unit,
+        .rescale_unit = build->head.rescale_unit,
+        .layers = {{.codes = parts.start[VEX_GRAPH_PART_CODES]}},
+    };
+    int8_t *values = aligned_alloc(64, padded);
+    double sum = 0;
+    double terms = 0;
+    for (uint32_t node = 0; values && node < build->nodes_count && node < CALIBRATION_NODES;
+         node++) {
+        sum += squared_errors(worker, node, &graph, values, &terms);
+    }
+    free(values);
+    double rms = terms > 0 ? sqrt(sum / terms) : 0;
+    /* Without a measurement: what four bits give at worst, at the fewest dimensions. */
+    build->head.error_rms = values && isfinite(rms) ? (float)rms : 0.1f;
+}
+
+/* ---- sections -------------------------------------------------------------------------------- */
+
+static void write_row(const struct vex_graph_build *build, const struct vex_build_layer *layer,
+                      uint32_t node, uint32_t *out, const uint32_t *names)
+{
+    for (uint32_t i = 0; i < layer->links; i++) {
+        /* A free slot leads to the node itself, which the walk has met. */
+        uint32_t link = i < layer->degrees[node] ? row_of(layer, node)[i] : node;
+        out[i] = names ? names[link] : link;
+        out[layer->links + i] = pack_factors(build, link);
+    }
+}
+
+static void *writable(const struct vex_graph_build *build, const void *part)
+{
+    return build->writer->base + ((const uint8_t *)part - build->writer->base);
+}
+
+void vex_build_freeze(struct vex_graph_build *build, uint32_t node)
+{
+    struct vex_graph graph;
+    struct vex_graph_parts parts;
+    vex_segment_graph_parts(build->writer, &parts);
+    vex_graph_place(&graph, &parts, build->nodes_count, build->layers[0].links,
+                    build->space.rotation.padded);
+    uint32_t row = build->row_of[node];
+    uint32_t packed = pack_factors(build, node);
+    size_t code_bytes = build->space.rotation.padded / 2;
+    const struct vex_graph_layer *base = &graph.layers[0];
+    write_row(build, &build->layers[0], node, writable(build, base->rows + row * base->row_bytes),
+              build->row_of);
+    *(uint32_t *)writable(build, base->factors + row) = packed;
+    for (uint32_t i = 1; i < build->layers_count && node < build->layers[i].nodes_count; i++) {
+        const struct vex_graph_layer *layer = &graph.layers[i];
+        memcpy(writable(build, layer->codes + node * code_bytes), base->codes + row * code_bytes,
+               code_bytes);
+        *(uint32_t *)writable(build, layer->factors + node) = packed;
+        if (layer->rows) {
+            write_row(build, &build->layers[i], node,
+                      writable(build, layer->rows + node * layer->row_bytes), NULL);
+        }
+    }
+    if (node < build->layers[1].nodes_count) {
+        *(uint32_t *)writable(build, graph.entries + node) = row;
+    }
+}

@@ -1,0 +1,370 @@
+/*
+ * The walk.
+ *
+ * Two nodes are expanded at a time, so that the lines of both rows' codes are under way together.
+ * A step first names the links not met before and asks memory for their codes, then asks for the
+ * rows that will be expanded next, and only then scores: by that time the codes have arrived, and
+ * the rows arrive meanwhile.
+ *
+ * What has been met is kept in a small table of whole numbers of nodes, one slot each, overwritten
+ * on collision. It may forget: the node is then scored again, gets the same estimate to the bit
+ * (factors on links are those of the node, wherever the link is), and the beam refuses it.
+ *
+ * Damaged links: a node's number is bounded as it is read, estimates that are not numbers compare
+ * false and go nowhere, and steps are limited. A walk thus ends, and reads only the graph.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/panic.h"
+#include "index/exact.h"
+#include "index/graph_space.h"
+#include "index/segment.h"
+
+#define LINE_BYTES 64u
+#define ENTRY_BEAM 4u /* kept on the way down */
+#define ENTRY_TAGS 1024u
+#define RANK_AHEAD 3u     /* vectors fetched ahead of being ranked */
+#define ERROR_SIGMAS 4.0f /* by which an estimate may be wrong */
+#define STEPS_PER_EF 8u   /* many times what a sound graph needs */
+#define STEPS_LEAST 512u
+
+struct scratch {
+    float *rotated;
+    int8_t *values;
+    float *distances;
+    uint32_t *nodes;
+    uint32_t *tags;
+    struct vex_batch *batch;
+};
+
+struct walk {
+    const struct vex_graph_kernels *kernels;
+    const struct vex_graph_layer *layer;
+    const struct vex_code_query *query;
+    struct vex_beam beam;
+    struct vex_batch *batch;
+    uint32_t *tags;
+    uint32_t tags_mask;
+    size_t code_lines_bytes;
+    uint64_t steps;
+    uint64_t scored;
+};
+
+/* ---- scratch --------------------------------------------------------------------------------- */
+
+static uint32_t tags_for(uint32_t ef)
+{
+    return ef <= 80 ? 4096 : ef <= 200 ? 8192 : ef <= 1000 ? 16384 : 65536;
+}
+
+static size_t take(size_t *used, size_t bytes)
+{
+    size_t offset = *used;
+    *used += vex_round_up(bytes, LINE_BYTES);
+    return offset;
+}
+
+struct scratch_layout {
+    size_t rotated;
+    size_t values;
+    size_t distances;
+    size_t nodes;
+    size_t tags;
+    size_t batch;
+    size_t bytes;
+};
+
+static struct scratch_layout lay_out_scratch(uint32_t padded, uint32_t ef)
+{
+    struct scratch_layout layout = {0};
+    size_t used = 0;
+    layout.rotated = take(&used, padded * sizeof(float));
+    layout.values = take(&used, padded);
+    layout.distances = take(&used, (ef + VEX_BATCH_PAD) * sizeof(float));
+    layout.nodes = take(&used, (ef + VEX_BATCH_PAD) * sizeof(uint32_t));
+    layout.tags = take(&used, tags_for(ef) * sizeof(uint32_t));
+    layout.batch = take(&used, sizeof(struct vex_batch));
+    layout.bytes = used;
+    return layout;
+}
+
+static struct scratch place_scratch(void *memory, uint32_t padded, uint32_t ef)
+{
+    struct scratch_layout layout = lay_out_scratch(padded, ef);
+    uint8_t *base = memory;
+    return (struct scratch){
+        .rotated = (void *)(base + layout.rotated),
+        .values = (void *)(base + layout.values),
+        .distances = (void *)(base + layout.distances),
+        .nodes = (void *)(base + layout.nodes),
+        .tags = (void *)(base + layout.tags),
+        .batch = (void *)(base + layout.batch),
+    };
+}
+
+size_t vex_graph_scratch_bytes(uint32_t dim, uint32_t ef)
+{
+    return lay_out_scratch(vex_code_padded(dim), ef).bytes;
+}
+
+/* ---- walk ------------------------------------------------------------------------------------ */
+
+static void start_beam(struct walk *walk, float *distances, uint32_t *nodes, uint32_t capacity)
+{
+    for (uint32_t i = 0; i < capacity + VEX_BATCH_PAD; i++) {
+        distances[i] = INFINITY;
+    }
+    walk->beam = (struct vex_beam){
+        .distances = distances,
+        .nodes = nodes,
+        .capacity = capacity,
+        .rows = walk->layer->rows,
+        .row_bytes = walk->layer->rows ? walk->layer->row_bytes : 0,
+    };
+}
+
+static void forget(struct walk *walk, uint32_t *tags, uint32_t count)
+{
+    walk->tags = tags;
+    walk->tags_mask = count - 1;
+    memset(tags, 0xff, count * sizeof(*tags));
+}
+
+static void fetch(const uint8_t *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += LINE_BYTES) {
+        __builtin_prefetch(from + i);
+    }
+}
+
+/* Takes a node into the batch unless it was met; without a branch, which would be a coin's toss. */
+static inline uint32_t meet(const struct walk *walk, uint32_t count, uint32_t node,
+                            uint32_t factors)
+{
+    uint32_t last = walk->layer->nodes_count - 1;
+    node = node < last ? node : last;
+    uint32_t *tag = &walk->tags[node & walk->tags_mask];
+    uint32_t is_new = *tag != node;
+    *tag = node;
+    walk->batch->nodes[count] = node;
+    walk->batch->factors[count] = factors;
+    return count + is_new;
+}
+
+static void collect(struct walk *walk, uint32_t node)
+{
+    const struct vex_graph_layer *layer = walk->layer;
+    const uint32_t *links = (const void *)(layer->rows + node * layer->row_bytes);
+    const uint32_t *factors = links + layer->links;
+    uint32_t before = walk->batch->count;
+    uint32_t count = before;
+    for (uint32_t i = 0; i < layer->links; i++) {
+        count = meet(walk, count, links[i], factors[i]);
+    }
+    walk->batch->count = count;
+    for (uint32_t i = before; i < count; i++) {
+        fetch(layer->codes + walk->batch->nodes[i] * walk->code_lines_bytes,
+              walk->code_lines_bytes);
+    }
+}
+
+/* The nearest node not yet expanded, marked as expanded; false if there is none. */
+static bool next_node(struct vex_beam *beam, uint32_t *out)
+{
+    while (beam->cursor < beam->count) {
+        uint32_t node = beam->nodes[beam->cursor];
+        if (!(node & VEX_NODE_EXPANDED)) {
+            beam->nodes[beam->cursor++] = node | VEX_NODE_EXPANDED;
+            *out = node;
+            return true;
+        }
+        beam->cursor++;
+    }
+    return false;
+}
+
+static void fetch_next_rows(const struct vex_beam *beam)
+{
+    uint32_t found = 0;
+    for (uint32_t i = beam->cursor; i < beam->count && found < VEX_EXPAND_COUNT; i++) {
+        if (!(beam->nodes[i] & VEX_NODE_EXPANDED)) {
+            fetch(beam->rows + beam->nodes[i] * beam->row_bytes, beam->row_bytes);
+            found++;
+        }
+    }
+}
+
+static void score_batch(struct walk *walk)
+{
+    walk->kernels->score(walk->query, walk->layer->codes, walk->batch);
+    walk->kernels->offer(&walk->beam, walk->batch);
+    walk->scored += walk->batch->count;
+}
+
+/* From what is in the beam to what is nearest. */
+static void run(struct walk *walk)
+{
+    uint64_t steps_max = walk->steps + STEPS_LEAST + (uint64_t)STEPS_PER_EF * walk->beam.capacity;
+    while (walk->steps < steps_max) {
+        uint32_t node;
+        uint32_t expanded = 0;
+        walk->batch->count = 0;
+        while (expanded < VEX_EXPAND_COUNT && next_node(&walk->beam, &node)) {
+            collect(walk, node);
+            expanded++;
+        }
+        if (expanded == 0) {
+            return;
+        }
+        walk->steps += expanded;
+        fetch_next_rows(&walk->beam);
+        score_batch(walk);
+    }
+}
+
+/* ---- entry ----------------------------------------------------------------------------------- */
+
+static void scan_top(struct walk *walk)
+{
+    const struct vex_graph_layer *layer = walk->layer;
+    for (uint32_t first = 0; first < layer->nodes_count; first += VEX_BATCH_MAX) {
+        uint32_t left = layer->nodes_count - first;
+        walk->batch->count = left < VEX_BATCH_MAX ? left : VEX_BATCH_MAX;
+        for (uint32_t i = 0; i < walk->batch->count; i++) {
+            walk->batch->nodes[i] = first + i;
+            walk->batch->factors[i] = layer->factors[first + i];
+        }
+        score_batch(walk);
+    }
+}
+
+/* Nodes to begin with in the base layer, taken to the batch. */
+static void descend(struct walk *walk, const struct vex_graph *graph, uint32_t *tags)
+{
+    float distances[ENTRY_BEAM + VEX_BATCH_PAD];
+    uint32_t nodes[ENTRY_BEAM + VEX_BATCH_PAD] = {0};
+    uint32_t layer = graph->layers_count - 1;
+    walk->layer = &graph->layers[layer];
+    start_beam(walk, distances, nodes, ENTRY_BEAM);
+    scan_top(walk);
+    while (--layer > 0) {
+        uint32_t count = walk->beam.count;
+        walk->layer = &graph->layers[layer];
+        forget(walk, tags, ENTRY_TAGS);
+        walk->batch->count = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t node = nodes[i] & ~VEX_NODE_EXPANDED;
+            walk->batch->count = meet(walk, walk->batch->count, node, walk->layer->factors[node]);
+        }
+        start_beam(walk, distances, nodes, ENTRY_BEAM);
+        score_batch(walk);
+        run(walk);
+    }
+    uint32_t last = graph->nodes_count - 1;
+    walk->batch->count = 0;
+    for (uint32_t i = 0; i < walk->beam.count; i++) {
+        uint32_t node = graph->entries[nodes[i] & ~VEX_NODE_EXPANDED];
+        walk->batch->nodes[walk->batch->count++] = node < last ? node : last;
+    }
+}
+
+static void walk_base(struct walk *walk, const struct vex_graph *graph,
+                      const struct scratch *scratch, uint32_t ef)
+{
+    uint32_t entries[ENTRY_BEAM];
+    descend(walk, graph, scratch->tags);
+    uint32_t count = walk->batch->count;
+    memcpy(entries, walk->batch->nodes, count * sizeof(*entries));
+    walk->layer = &graph->layers[0];
+    walk->steps = 0;
+    forget(walk, scratch->tags, tags_for(ef));
+    start_beam(walk, scratch->distances, scratch->nodes, ef);
+    walk->batch->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        walk->batch->count =
+            meet(walk, walk->batch->count, entries[i], walk->layer->factors[entries[i]]);
+    }
+    score_batch(walk);
+    run(walk);
+}
+
+/* ---- ranking --------------------------------------------------------------------------------- */
+
+static bool counts(const struct vex_graph_query *query, uint32_t row)
+{
+    return row < query->visible_rows && vex_segment_alive(query->segment, row, query->lsn);
+}
+
+static void fetch_row(const struct vex_graph_query *query, uint32_t row)
+{
+    fetch((const void *)vex_segment_vector(query->segment, row),
+          query->segment->stride_floats * sizeof(float));
+}
+
+/* In the order of estimates, until none can make it any more. Returns how many count. */
+static uint32_t rank(const struct vex_graph_query *query, const struct vex_beam *beam,
+                     const struct vex_graph_target *target, double query_norm,
+                     struct vex_topk *topk, uint64_t *ranked)
+{
+    const struct vex_segment *segment = query->segment;
+    float slack =
+        ERROR_SIGMAS * segment->graph.error_rms * target->length * segment->graph.mean_length;
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < beam->count && i < RANK_AHEAD; i++) {
+        fetch_row(query, beam->nodes[i] & ~VEX_NODE_EXPANDED);
+    }
+    for (uint32_t i = 0; i < beam->count; i++) {
+        double least =
+            target->key_scale * ((double)beam->distances[i] - (double)slack) + target->key_offset;
+        if (found >= topk->k && least > vex_topk_threshold(topk)) {
+            break;
+        }
+        if (i + RANK_AHEAD < beam->count) {
+            fetch_row(query, beam->nodes[i + RANK_AHEAD] & ~VEX_NODE_EXPANDED);
+        }
+        uint32_t row = beam->nodes[i] & ~VEX_NODE_EXPANDED;
+        if (!counts(query, row)) {
+            continue;
+        }
+        found++;
+        if (least > vex_topk_threshold(topk)) {
+            continue;
+        }
+        struct vex_candidate candidate = {
+            .key = vex_exact_key(segment->metric, query->query, query_norm,
+                                 vex_segment_vector(segment, row), segment->dim),
+            .id = segment->ids[row],
+            .segment = query->segment_index,
+            .row = row,
+        };
+        vex_topk_offer(topk, &candidate);
+        ++*ranked;
+    }
+    return found;
+}
+
+uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *topk,
+                          struct vex_graph_counters *counters)
+{
+    const struct vex_graph *graph = &query->segment->graph;
+    VEX_ASSERT(graph->nodes_count > 0);
+    uint32_t ef = query->ef > topk->k ? query->ef : topk->k;
+    struct scratch scratch = place_scratch(query->scratch, graph->padded, ef);
+    struct vex_graph_space space = vex_graph_space_of(query->segment);
+    struct vex_graph_target target;
+    double query_norm = vex_exact_norm(query->query, query->segment->dim);
+    vex_graph_space_query(&space, graph, query->query, query_norm, scratch.rotated, scratch.values,
+                          &target);
+    struct walk walk = {
+        .kernels = space.kernels->graph,
+        .query = &target.code,
+        .batch = scratch.batch,
+        .code_lines_bytes = graph->padded / 2,
+    };
+    walk_base(&walk, graph, &scratch, ef);
+    counters->steps += walk.steps;
+    counters->scored += walk.scored;
+    return rank(query, &walk.beam, &target, query_norm, topk, &counters->ranked);
+}
