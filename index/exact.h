@@ -15,5 +15,8 @@ double vex_exact_norm(const float *vector, size_t dim);
 /* `query_norm` is vex_exact_norm of the query; only cosine reads it. */
 double vex_exact_key(enum vex_metric metric, const float *query, double query_norm,
                      const float *row, size_t dim);
+/* The same, to the bit, for four rows. */
+void vex_exact_keys(enum vex_metric metric, const float *query, double query_norm,
+                    const float *const rows[4], size_t dim, double out[4]);
 
 #endif

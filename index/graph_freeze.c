@@ -28,10 +28,12 @@ static uint32_t *row_of(const struct vex_build_layer *layer, uint32_t node)
 /* ---- reach ----------------------------------------------------------------------------------- */
 
 struct reach {
-    const struct vex_build_layer *layer;
+    struct vex_build_layer *layer;
     uint8_t *met;
     uint32_t *queue;
     uint32_t count;
+    uint32_t *links_to; /* how many links lead to a node */
+    uint8_t *kept;      /* links of a node, from its last, that were made here */
 };
 
 static void spread_from(struct reach *reach, uint32_t node)
@@ -54,31 +56,66 @@ static void spread_from(struct reach *reach, uint32_t node)
     }
 }
 
-/* Links to `node` from a near node: the nearest with a free slot, else the nearest of all. */
+/* The last link of a node whose end others link to as well, and that was not made here; else the row's
+ * length. */
+static uint32_t spare_slot(const struct reach *reach, uint32_t node)
+{
+    const uint32_t *row = row_of(reach->layer, node);
+    uint32_t degree = reach->layer->degrees[node];
+    if (degree < reach->layer->links) {
+        return degree;
+    }
+    for (uint32_t slot = degree - reach->kept[node]; slot-- > 0;) {
+        if (reach->links_to[row[slot]] > 1) {
+            return slot;
+        }
+    }
+    return degree;
+}
+
+/* Makes `slot` of `from` lead to `node`, and puts it among the links to be kept, at the end. */
+static void set_link(struct reach *reach, uint32_t from, uint32_t slot, uint32_t node)
+{
+    struct vex_build_layer *layer = reach->layer;
+    uint32_t *row = row_of(layer, from);
+    if (slot == layer->degrees[from]) {
+        layer->degrees[from]++;
+    } else {
+        reach->links_to[row[slot]]--;
+    }
+    uint32_t last = layer->degrees[from] - 1u - reach->kept[from];
+    row[slot] = row[last];
+    row[last] = node;
+    reach->links_to[node]++;
+    reach->kept[from]++;
+}
+
+/* Links to `node` from the nearest node met that has a link to spare. */
 static void link_from_near(struct vex_graph_worker *worker, struct reach *reach, uint32_t node)
 {
-    struct vex_build_layer *layer = &worker->build->layers[0];
     const struct vex_beam *beam = &worker->beam;
     uint32_t entries[VEX_BUILD_ENTRIES];
     uint32_t count = vex_build_entries(worker, node, 0, entries);
     vex_build_walk(worker, node, 0, entries, count, worker->build->shape.ef_construction);
-    if (beam->count == 0) {
-        return;
-    }
-    uint32_t from = beam->nodes[0] & ~VEX_NODE_EXPANDED;
     for (uint32_t i = 0; i < beam->count; i++) {
-        uint32_t other = beam->nodes[i] & ~VEX_NODE_EXPANDED;
-        if (reach->met[other] && layer->degrees[other] < layer->links) {
-            from = other;
-            break;
+        uint32_t from = beam->nodes[i] & ~VEX_NODE_EXPANDED;
+        uint32_t slot = spare_slot(reach, from);
+        if (reach->met[from] && slot < reach->layer->links) {
+            set_link(reach, from, slot, node);
+            spread_from(reach, node);
+            return;
         }
     }
-    if (layer->degrees[from] < layer->links) {
-        row_of(layer, from)[layer->degrees[from]++] = node;
-    } else {
-        row_of(layer, from)[layer->links - 1] = node;
+}
+
+static void count_links(struct reach *reach, uint32_t nodes_count)
+{
+    for (uint32_t node = 0; node < nodes_count; node++) {
+        const uint32_t *row = row_of(reach->layer, node);
+        for (uint32_t i = 0; i < reach->layer->degrees[node]; i++) {
+            reach->links_to[row[i]]++;
+        }
     }
-    spread_from(reach, node);
 }
 
 static uint32_t repair_round(struct vex_graph_worker *worker, struct reach *reach)
@@ -108,14 +145,20 @@ void vex_build_repair(struct vex_graph_worker *worker)
         .layer = &build->layers[0],
         .met = malloc(build->nodes_count),
         .queue = malloc((size_t)build->nodes_count * sizeof(uint32_t)),
+        .links_to = calloc(build->nodes_count, sizeof(uint32_t)),
+        .kept = calloc(build->nodes_count, 1),
     };
-    uint32_t rounds = 0;
-    while (reach.met && reach.queue && build->head.reached < build->nodes_count &&
-           rounds++ < REPAIR_ROUNDS_MAX) {
-        build->head.reached = repair_round(worker, &reach);
+    if (reach.met && reach.queue && reach.links_to && reach.kept) {
+        count_links(&reach, build->nodes_count);
+        for (uint32_t round = 0;
+             round < REPAIR_ROUNDS_MAX && build->head.reached < build->nodes_count; round++) {
+            build->head.reached = repair_round(worker, &reach);
+        }
     }
     free(reach.met);
     free(reach.queue);
+    free(reach.links_to);
+    free(reach.kept);
     double links = 0;
     for (uint32_t node = 0; node < build->nodes_count; node++) {
         links += build->layers[0].degrees[node];

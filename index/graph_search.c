@@ -25,7 +25,8 @@
 #define LINE_BYTES 64u
 #define ENTRY_BEAM 4u /* kept on the way down */
 #define ENTRY_TAGS 1024u
-#define RANK_AHEAD 3u     /* vectors fetched ahead of being ranked */
+#define RANK_GROUP 4u     /* vectors ranked together */
+#define RANK_AHEAD 6u     /* vectors fetched ahead of being ranked */
 #define ERROR_SIGMAS 4.0f /* by which an estimate may be wrong */
 #define STEPS_PER_EF 8u   /* many times what a sound graph needs */
 #define STEPS_LEAST 512u
@@ -303,12 +304,45 @@ static void fetch_row(const struct vex_graph_query *query, uint32_t row)
           query->segment->stride_floats * sizeof(float));
 }
 
-/* In the order of estimates, until none can make it any more. Returns how many count. */
-static uint32_t rank(const struct vex_graph_query *query, const struct vex_beam *beam,
-                     const struct vex_graph_target *target, double query_norm,
-                     struct vex_topk *topk, uint64_t *ranked)
+struct ranking {
+    const struct vex_graph_query *query;
+    struct vex_topk *topk;
+    double query_norm;
+    const float *rows[RANK_GROUP];
+    uint32_t numbers[RANK_GROUP];
+    uint32_t count;
+    uint64_t ranked;
+};
+
+static void rank_group(struct ranking *ranking)
 {
+    const struct vex_segment *segment = ranking->query->segment;
+    double keys[RANK_GROUP];
+    for (uint32_t i = ranking->count; i < RANK_GROUP; i++) {
+        ranking->rows[i] = ranking->rows[0];
+    }
+    vex_exact_keys(segment->metric, ranking->query->query, ranking->query_norm, ranking->rows,
+                   segment->dim, keys);
+    for (uint32_t i = 0; i < ranking->count; i++) {
+        struct vex_candidate candidate = {
+            .key = keys[i],
+            .id = segment->ids[ranking->numbers[i]],
+            .segment = ranking->query->segment_index,
+            .row = ranking->numbers[i],
+        };
+        vex_topk_offer(ranking->topk, &candidate);
+    }
+    ranking->ranked += ranking->count;
+    ranking->count = 0;
+}
+
+/* In the order of estimates, until none can make it any more. Returns how many count. */
+static uint32_t rank(struct ranking *ranking, const struct vex_beam *beam,
+                     const struct vex_graph_target *target)
+{
+    const struct vex_graph_query *query = ranking->query;
     const struct vex_segment *segment = query->segment;
+    uint32_t k = ranking->topk->k;
     float slack =
         ERROR_SIGMAS * segment->graph.error_rms * target->length * segment->graph.mean_length;
     uint32_t found = 0;
@@ -318,7 +352,8 @@ static uint32_t rank(const struct vex_graph_query *query, const struct vex_beam 
     for (uint32_t i = 0; i < beam->count; i++) {
         double least =
             target->key_scale * ((double)beam->distances[i] - (double)slack) + target->key_offset;
-        if (found >= topk->k && least > vex_topk_threshold(topk)) {
+        bool is_late = least > vex_topk_threshold(ranking->topk);
+        if (is_late && found >= k) {
             break;
         }
         if (i + RANK_AHEAD < beam->count) {
@@ -329,18 +364,17 @@ static uint32_t rank(const struct vex_graph_query *query, const struct vex_beam 
             continue;
         }
         found++;
-        if (least > vex_topk_threshold(topk)) {
+        if (is_late) {
             continue;
         }
-        struct vex_candidate candidate = {
-            .key = vex_exact_key(segment->metric, query->query, query_norm,
-                                 vex_segment_vector(segment, row), segment->dim),
-            .id = segment->ids[row],
-            .segment = query->segment_index,
-            .row = row,
-        };
-        vex_topk_offer(topk, &candidate);
-        ++*ranked;
+        ranking->rows[ranking->count] = vex_segment_vector(segment, row);
+        ranking->numbers[ranking->count++] = row;
+        if (ranking->count == RANK_GROUP) {
+            rank_group(ranking);
+        }
+    }
+    if (ranking->count > 0) {
+        rank_group(ranking);
     }
     return found;
 }
@@ -366,5 +400,8 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
     walk_base(&walk, graph, &scratch, ef);
     counters->steps += walk.steps;
     counters->scored += walk.scored;
-    return rank(query, &walk.beam, &target, query_norm, topk, &counters->ranked);
+    struct ranking ranking = {.query = query, .topk = topk, .query_norm = query_norm};
+    uint32_t found = rank(&ranking, &walk.beam, &target);
+    counters->ranked += ranking.ranked;
+    return found;
 }

@@ -33,6 +33,11 @@ struct vex_kernels {
     vex_rows_kernel l2_rows;  /* out[i] = sum over d of (query[d] - rows[i * stride + d])^2 */
     vex_rows_kernel dot_rows; /* out[i] = sum over d of query[d] * rows[i * stride + d] */
     bool (*all_finite)(const float *values, size_t count); /* false if any is NaN or infinite */
+    /* Ranking, four rows at a time: the bits of vex_l2_f64 and vex_dot_f64. out_squares[i] is the dot
+     * product of a row with itself, NULL if not wanted. */
+    void (*l2_f64_four)(const float *query, const float *const rows[4], size_t dim, double out[4]);
+    void (*dot_f64_four)(const float *query, const float *const rows[4], size_t dim,
+                         double out_dots[4], double *out_squares);
     const struct vex_graph_kernels *graph;
 };
 

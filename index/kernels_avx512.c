@@ -19,6 +19,8 @@
 
 #include <immintrin.h>
 
+#include "index/kernels_exact.h"
+
 #define LANES 16u
 #define GROUP_ROWS 8u
 #define INLINE static inline __attribute__((always_inline)) /* is_l2 must fold away */
@@ -150,6 +152,8 @@ const struct vex_kernels vex_kernels_avx512 = {
     .l2_rows = l2_rows_avx512,
     .dot_rows = dot_rows_avx512,
     .all_finite = all_finite_avx512,
+    .l2_f64_four = vex_l2_f64_four_avx2,
+    .dot_f64_four = vex_dot_f64_four_avx2,
     .graph = &vex_graph_kernels_avx2,
 };
 
@@ -158,5 +162,7 @@ const struct vex_kernels vex_kernels_avx512vnni = {
     .l2_rows = l2_rows_avx512,
     .dot_rows = dot_rows_avx512,
     .all_finite = all_finite_avx512,
+    .l2_f64_four = vex_l2_f64_four_avx2,
+    .dot_f64_four = vex_dot_f64_four_avx2,
     .graph = &vex_graph_kernels_avx512,
 };

@@ -83,10 +83,31 @@ static bool all_finite_scalar(const float *values, size_t count)
     return true;
 }
 
+static void l2_f64_four_scalar(const float *query, const float *const rows[4], size_t dim,
+                               double out[4])
+{
+    for (size_t i = 0; i < 4; i++) {
+        out[i] = vex_l2_f64(query, rows[i], dim);
+    }
+}
+
+static void dot_f64_four_scalar(const float *query, const float *const rows[4], size_t dim,
+                                double out_dots[4], double *out_squares)
+{
+    for (size_t i = 0; i < 4; i++) {
+        out_dots[i] = vex_dot_f64(query, rows[i], dim);
+        if (out_squares) {
+            out_squares[i] = vex_dot_f64(rows[i], rows[i], dim);
+        }
+    }
+}
+
 const struct vex_kernels vex_kernels_scalar = {
     .name = "scalar",
     .l2_rows = l2_rows_scalar,
     .dot_rows = dot_rows_scalar,
     .all_finite = all_finite_scalar,
+    .l2_f64_four = l2_f64_four_scalar,
+    .dot_f64_four = dot_f64_four_scalar,
     .graph = &vex_graph_kernels_scalar,
 };

@@ -217,7 +217,8 @@ static double recall_of(const struct world *world, const uint64_t *found)
     return (double)hits / ((double)world->queries.count * k);
 }
 
-static struct outcome run_vex(const struct world *world, uint32_t ef, uint64_t *found)
+static struct outcome run_vex(const struct world *world, uint32_t ef, bool measured,
+                              uint64_t *found)
 {
     uint32_t k = world->setup.k;
     struct outcome outcome = {0};
@@ -241,12 +242,13 @@ static struct outcome run_vex(const struct world *world, uint32_t ef, uint64_t *
         }
     }
     outcome.seconds = cpu_seconds() - start;
-    outcome.recall = recall_of(world, found);
+    outcome.recall = measured ? 0 : recall_of(world, found);
     free(heap);
     return outcome;
 }
 
-static struct outcome run_peer(const struct world *world, uint32_t ef, uint64_t *found)
+static struct outcome run_peer(const struct world *world, uint32_t ef, bool measured,
+                               uint64_t *found)
 {
     uint32_t k = world->setup.k;
     struct outcome outcome = {0};
@@ -256,7 +258,7 @@ static struct outcome run_peer(const struct world *world, uint32_t ef, uint64_t 
                           found + (size_t)i * k);
     }
     outcome.seconds = cpu_seconds() - start;
-    outcome.recall = recall_of(world, found);
+    outcome.recall = measured ? 0 : recall_of(world, found);
     return outcome;
 }
 
@@ -282,9 +284,11 @@ static double rate_at(const struct outcome *outcomes, uint32_t count, uint32_t q
 
 static void keep_best(struct outcome *best, struct outcome now, uint32_t pass)
 {
+    double recall = pass == 0 ? now.recall : best->recall;
     if (pass == 0 || now.seconds < best->seconds) {
         *best = now;
     }
+    best->recall = recall;
 }
 
 static void compare(const struct world *world)
@@ -296,9 +300,9 @@ static void compare(const struct world *world)
     uint64_t *found = malloc((size_t)world->queries.count * setup->k * sizeof(*found));
     for (uint32_t pass = 0; pass < setup->passes && found; pass++) {
         for (uint32_t i = 0; i < setup->efs_count; i++) {
-            keep_best(&ours[i], run_vex(world, setup->efs[i], found), pass);
+            keep_best(&ours[i], run_vex(world, setup->efs[i], pass > 0, found), pass);
             if (world->peer) {
-                keep_best(&theirs[i], run_peer(world, setup->efs[i], found), pass);
+                keep_best(&theirs[i], run_peer(world, setup->efs[i], pass > 0, found), pass);
             }
         }
     }
