@@ -128,45 +128,38 @@ static void scan_block(const struct scan *scan, const struct block *block, const
     }
 }
 
-/* One pass over the rows for all queries of a group. */
-static uint64_t scan_group(const struct scan *scan, const float *queries, size_t count,
-                           struct vex_topk *topks)
+/* One pass over the rows of a segment for all queries of a group. */
+static void scan_group(const struct scan *scan, uint32_t segment_index, const float *queries,
+                       size_t count, struct vex_topk *topks)
 {
     const struct vex_view *view = scan->view;
     double query_norms[GROUP_QUERIES];
     for (size_t i = 0; i < count; i++) {
         query_norms[i] = vex_exact_norm(queries + i * view->dim, view->dim);
     }
-    uint64_t rows = 0;
-    for (uint32_t s = 0; s < view->segments_count; s++) {
-        const struct vex_segment *segment = view->segments[s].segment;
-        uint32_t visible = view->segments[s].visible_rows;
-        VEX_ASSERT(visible <= segment->capacity_rows);
-        uint32_t block_rows = BLOCK_BYTES / (segment->stride_floats * (uint32_t)sizeof(float));
-        block_rows -= block_rows % BLOCK_ROWS_STEP;
-        block_rows = block_rows < BLOCK_ROWS_STEP ? BLOCK_ROWS_STEP : block_rows;
-        block_rows = block_rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : block_rows;
-        for (uint32_t row = 0; row < visible; row += block_rows) {
-            struct block block = {
-                .segment = segment,
-                .segment_index = s,
-                .first_row = row,
-                .count = visible - row < block_rows ? visible - row : block_rows,
-            };
-            for (size_t i = 0; i < count; i++) {
-                scan_block(scan, &block, queries + i * view->dim, query_norms[i], &topks[i]);
-            }
+    const struct vex_segment *segment = view->segments[segment_index].segment;
+    uint32_t visible = view->segments[segment_index].visible_rows;
+    VEX_ASSERT(visible <= segment->capacity_rows);
+    uint32_t block_rows = BLOCK_BYTES / (segment->stride_floats * (uint32_t)sizeof(float));
+    block_rows -= block_rows % BLOCK_ROWS_STEP;
+    block_rows = block_rows < BLOCK_ROWS_STEP ? BLOCK_ROWS_STEP : block_rows;
+    block_rows = block_rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : block_rows;
+    for (uint32_t row = 0; row < visible; row += block_rows) {
+        struct block block = {
+            .segment = segment,
+            .segment_index = segment_index,
+            .first_row = row,
+            .count = visible - row < block_rows ? visible - row : block_rows,
+        };
+        for (size_t i = 0; i < count; i++) {
+            scan_block(scan, &block, queries + i * view->dim, query_norms[i], &topks[i]);
         }
-        rows += visible;
     }
-    return rows;
 }
 
-static enum vex_status search_flat(const struct vex_view *view, const float *queries, size_t count,
-                                   struct vex_topk *topks, struct vex_search_counters *counters,
-                                   struct vex_error *error)
+void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *queries,
+                   size_t count, struct vex_topk *topks, struct vex_search_counters *counters)
 {
-    (void)error;
     double u = ldexp(1, -24);
     double n = view->dim;
     struct scan scan = {
@@ -177,13 +170,51 @@ static enum vex_status search_flat(const struct vex_view *view, const float *que
     };
     for (size_t i = 0; i < count; i += GROUP_QUERIES) {
         size_t group = count - i < GROUP_QUERIES ? count - i : GROUP_QUERIES;
-        counters->rows_visited +=
-            group * scan_group(&scan, queries + i * view->dim, group, topks + i);
+        scan_group(&scan, segment, queries + i * view->dim, group, topks + i);
+        counters->rows_visited += (uint64_t)group * view->segments[segment].visible_rows;
+    }
+}
+
+static enum vex_status search_flat(const struct vex_view *view, const float *queries, size_t count,
+                                   struct vex_topk *topks, struct vex_search_counters *counters,
+                                   struct vex_error *error)
+{
+    (void)error;
+    for (uint32_t s = 0; s < view->segments_count; s++) {
+        vex_flat_scan(view, s, queries, count, topks, counters);
     }
     return VEX_OK;
 }
 
-const struct vex_index vex_index_flat = {"flat", search_flat};
+/* The rows are all that flat search wants. */
+static enum vex_status build_flat(struct vex_segment_writer *writer,
+                                  const struct vex_graph_shape *shape,
+                                  const struct vex_graph_pace *pace,
+                                  struct vex_graph_report *out_report, struct vex_error *error)
+{
+    (void)writer;
+    (void)shape;
+    (void)pace;
+    (void)error;
+    if (out_report) {
+        *out_report = (struct vex_graph_report){0};
+    }
+    return VEX_OK;
+}
+
+static enum vex_status validate_flat(const struct vex_segment *segment, struct vex_error *error)
+{
+    (void)segment;
+    (void)error;
+    return VEX_OK;
+}
+
+const struct vex_index vex_index_flat = {
+    .name = "flat",
+    .search = search_flat,
+    .build = build_flat,
+    .validate = validate_flat,
+};
 
 bool vex_view_find(const struct vex_view *view, uint64_t id, uint32_t *out_segment,
                    uint32_t *out_row)

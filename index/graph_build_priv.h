@@ -62,7 +62,7 @@ struct vex_graph_build {
 struct vex_graph_worker {
     struct vex_graph_build *build;
     struct vex_beam beam;
-    struct vex_batch *batch;
+    struct vex_score_batch *batch;
     uint8_t *seen; /* by node: equal to `seen_mark` = met in this walk */
     uint8_t seen_mark;
     struct vex_near *expanded; /* [expanded_max] */

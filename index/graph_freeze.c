@@ -208,7 +208,7 @@ static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
     double norm = vex_exact_norm(query, segment->dim);
     struct vex_graph_target target;
     vex_graph_space_query(&build->space, graph, query, norm, worker->rotated, values, &target);
-    struct vex_batch *batch = worker->batch;
+    struct vex_score_batch *batch = worker->batch;
     batch->count = layer->degrees[node];
     for (uint32_t i = 0; i < batch->count; i++) {
         uint32_t other = row_of(layer, node)[i];

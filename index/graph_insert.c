@@ -73,7 +73,7 @@ static void meet(struct vex_graph_worker *worker, uint32_t node)
 static void score(struct vex_graph_worker *worker, uint32_t node)
 {
     const struct vex_graph_build *build = worker->build;
-    struct vex_batch *batch = worker->batch;
+    struct vex_score_batch *batch = worker->batch;
     build->kernels->bytes_l2(vex_build_bytes(build, node), build->bytes, build->bytes_stride,
                              batch->nodes, batch->count, batch->distances);
     build->kernels->offer(&worker->beam, batch);

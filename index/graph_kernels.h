@@ -47,7 +47,7 @@ struct vex_code_query {
 };
 
 /* Nodes to be scored together. */
-struct vex_batch {
+struct vex_score_batch {
     uint32_t count;
     uint32_t nodes[VEX_BATCH_MAX + VEX_BATCH_PAD];
     uint32_t factors[VEX_BATCH_MAX + VEX_BATCH_PAD]; /* half floats: low add, high rescale */
@@ -85,10 +85,10 @@ struct vex_graph_kernels {
     int32_t (*quantise)(const float *values, size_t count, float inverse, int limit, int8_t *out);
     /* Fills distances of the batch from the nodes' codes; every node is below the codes' count. */
     void (*score)(const struct vex_code_query *query, const uint8_t *codes,
-                  struct vex_batch *batch);
+                  struct vex_score_batch *batch);
     /* Puts what is nearer than the beam's last into the beam, and asks memory for the links of what
      * lands near the front. */
-    void (*offer)(struct vex_beam *beam, const struct vex_batch *batch);
+    void (*offer)(struct vex_beam *beam, const struct vex_score_batch *batch);
     /* out[i] = |query - base[nodes[i]]|^2 of bytes within -63..63; `bytes` a multiple of 64. */
     void (*bytes_l2)(const int8_t *query, const int8_t *base, size_t bytes, const uint32_t *nodes,
                      size_t count, float *out);

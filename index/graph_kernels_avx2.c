@@ -258,7 +258,7 @@ INLINE __m256 factor_of(__m256i shifted)
 }
 
 static void score_avx2(const struct vex_code_query *query, const uint8_t *codes,
-                       struct vex_batch *batch)
+                       struct vex_score_batch *batch)
 {
     const __m256 scale = _mm256_set1_ps(query->scale);
     const __m256 offset = _mm256_set1_ps(query->offset);
@@ -317,7 +317,7 @@ INLINE int insert(struct vex_beam *beam, float distance, uint32_t node)
     return rank <= beam->cursor + VEX_BEAM_FETCH_AHEAD;
 }
 
-static void offer_avx2(struct vex_beam *beam, const struct vex_batch *batch)
+static void offer_avx2(struct vex_beam *beam, const struct vex_score_batch *batch)
 {
     const float *last = beam->distances + beam->capacity - 1;
     for (uint32_t i = 0; i < batch->count; i += LANES) {

@@ -224,7 +224,7 @@ INLINE __m128i dot_four(const uint8_t *const code[GROUP], const int8_t *query, s
 }
 
 static void score_avx512(const struct vex_code_query *query, const uint8_t *codes,
-                         struct vex_batch *batch)
+                         struct vex_score_batch *batch)
 {
     const __m512 scale = _mm512_set1_ps(query->scale);
     const __m512 offset = _mm512_set1_ps(query->offset);
@@ -300,7 +300,7 @@ INLINE int insert(struct vex_beam *beam, float distance, uint32_t node)
     return rank <= beam->cursor + VEX_BEAM_FETCH_AHEAD;
 }
 
-static void offer_avx512(struct vex_beam *beam, const struct vex_batch *batch)
+static void offer_avx512(struct vex_beam *beam, const struct vex_score_batch *batch)
 {
     const float *last = beam->distances + beam->capacity - 1;
     for (uint32_t i = 0; i < batch->count; i += LANES) {

@@ -137,7 +137,7 @@ static int32_t code_dot(const uint8_t *code, const int8_t *query, size_t padded)
 }
 
 static void score_scalar(const struct vex_code_query *query, const uint8_t *codes,
-                         struct vex_batch *batch)
+                         struct vex_score_batch *batch)
 {
     size_t code_bytes = query->padded / 2;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -178,7 +178,7 @@ static int insert(struct vex_beam *beam, float distance, uint32_t node)
     return low <= beam->cursor + VEX_BEAM_FETCH_AHEAD;
 }
 
-static void offer_scalar(struct vex_beam *beam, const struct vex_batch *batch)
+static void offer_scalar(struct vex_beam *beam, const struct vex_score_batch *batch)
 {
     for (uint32_t i = 0; i < batch->count; i++) {
         if (!(batch->distances[i] < beam->distances[beam->capacity - 1])) {

@@ -37,7 +37,7 @@ struct scratch {
     float *distances;
     uint32_t *nodes;
     uint32_t *tags;
-    struct vex_batch *batch;
+    struct vex_score_batch *batch;
 };
 
 struct walk {
@@ -45,7 +45,7 @@ struct walk {
     const struct vex_graph_layer *layer;
     const struct vex_code_query *query;
     struct vex_beam beam;
-    struct vex_batch *batch;
+    struct vex_score_batch *batch;
     uint32_t *tags;
     uint32_t tags_mask;
     size_t code_lines_bytes;
@@ -86,7 +86,7 @@ static struct scratch_layout lay_out_scratch(uint32_t padded, uint32_t ef)
     layout.distances = take(&used, (ef + VEX_BATCH_PAD) * sizeof(float));
     layout.nodes = take(&used, (ef + VEX_BATCH_PAD) * sizeof(uint32_t));
     layout.tags = take(&used, tags_for(ef) * sizeof(uint32_t));
-    layout.batch = take(&used, sizeof(struct vex_batch));
+    layout.batch = take(&used, sizeof(struct vex_score_batch));
     layout.bytes = used;
     return layout;
 }

@@ -61,6 +61,19 @@ void vex_topk_offer(struct vex_topk *topk, const struct vex_candidate *candidate
     }
 }
 
+void vex_topk_drop(struct vex_topk *topk, uint32_t segment)
+{
+    uint32_t kept = topk->count;
+    topk->count = 0;
+    /* Slots are filled from the front, never ahead of what is read. */
+    for (uint32_t i = 0; i < kept; i++) {
+        struct vex_candidate candidate = topk->heap[i];
+        if (candidate.segment != segment) {
+            vex_topk_offer(topk, &candidate);
+        }
+    }
+}
+
 void vex_topk_finish(struct vex_topk *topk)
 {
     for (uint32_t count = topk->count; count > 1; count--) {

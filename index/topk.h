@@ -31,6 +31,8 @@ static inline void vex_topk_init(struct vex_topk *topk, struct vex_candidate *he
 double vex_topk_threshold(const struct vex_topk *topk);
 /* Offers a row; it gets in if it is better than the worst. */
 void vex_topk_offer(struct vex_topk *topk, const struct vex_candidate *candidate);
+/* Takes out what was offered from one segment. */
+void vex_topk_drop(struct vex_topk *topk, uint32_t segment);
 /* Sorts the heap nearest first; afterwards only reading is allowed. */
 void vex_topk_finish(struct vex_topk *topk);
 

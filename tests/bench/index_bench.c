@@ -157,7 +157,7 @@ static void find_truth(struct world *world)
     uint32_t k = world->setup.k;
     uint32_t count = world->queries.count;
     struct vex_view_segment part = {&world->writer.segment, world->base.count};
-    struct vex_view view = {&part, 1, world->base.dim, world->setup.metric, 1};
+    struct vex_view view = {&part, 1, world->base.dim, world->setup.metric, 1, NULL};
     struct vex_candidate *heaps = malloc((size_t)count * k * sizeof(*heaps));
     struct vex_topk *topks = malloc(count * sizeof(*topks));
     world->truth_keys = malloc(count * sizeof(double));

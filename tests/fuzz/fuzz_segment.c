@@ -153,7 +153,7 @@ static void search(const struct vex_segment *segment, uint32_t visible, enum vex
         vex_topk_init(&topks[i], heaps[i], K);
     }
     const struct vex_view_segment part = {segment, visible};
-    const struct vex_view view = {&part, 1, segment->dim, metric, 20};
+    const struct vex_view view = {&part, 1, segment->dim, metric, 20, NULL};
     struct vex_search_counters counters = {0};
     enum vex_status status = vex_index_flat.search(&view, queries, QUERIES, topks, &counters, NULL);
     VEX_ASSERT(status == VEX_OK);

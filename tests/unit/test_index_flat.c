@@ -121,7 +121,11 @@ static void make_world(struct world *world, enum vex_metric metric, uint32_t dim
 {
     *world = (struct world){.dim = dim, .metric = metric, .segments_count = segments_count};
     for (uint32_t s = 0; s < segments_count; s++) {
-        const struct vex_segment_shape shape = {s + 1, 1, metric, dim, rows_each, 0};
+        const struct vex_segment_shape shape = {.segment_id = s + 1,
+                                                .collection_id = 1,
+                                                .metric = metric,
+                                                .dim = dim,
+                                                .capacity_rows = rows_each};
         uint64_t bytes = vex_segment_memory_bytes(&shape);
         assert_true(bytes > 0);
         assert_int_equal(posix_memalign(&world->memory[s], 4096, bytes), 0);
@@ -221,7 +225,8 @@ static void check_search(const struct world *world, const float *queries, size_t
     for (size_t i = 0; i < count; i++) {
         vex_topk_init(&topks[i], heaps + i * k, k);
     }
-    struct vex_view view = {world->parts, world->segments_count, world->dim, world->metric, lsn};
+    struct vex_view view = {world->parts, world->segments_count, world->dim, world->metric, lsn,
+                            NULL};
     struct vex_search_counters counters = {.rows_visited = 1000};
     assert_int_equal(vex_index_flat.search(&view, queries, count, topks, &counters, NULL), VEX_OK);
     uint64_t visible = 0;
@@ -755,7 +760,7 @@ static void an_id_is_found_in_its_newest_segment(void **state)
     struct world world;
     const float vector[2] = {1, 2};
     make_world(&world, VEX_METRIC_L2, 2, 3, 10);
-    struct vex_view view = {world.parts, 3, 2, VEX_METRIC_L2, 5};
+    struct vex_view view = {world.parts, 3, 2, VEX_METRIC_L2, 5, NULL};
     uint32_t segment = 9;
     uint32_t row = 9;
     assert_false(vex_view_find(&view, 7, &segment, &row));

@@ -505,8 +505,8 @@ static void read_everything(const struct image *image, const struct vex_segment 
         vex_topk_init(&topks[0], heaps[0], 10);
         vex_topk_init(&topks[1], heaps[1], 1);
         struct vex_view_segment part = {segment, (uint32_t)vex_random_below(random, rows + 1)};
-        struct vex_view view = {&part, 1, segment->dim, (enum vex_metric)metric,
-                                vex_random_below(random, 100)};
+        struct vex_view view = {
+            &part, 1, segment->dim, (enum vex_metric)metric, vex_random_below(random, 100), NULL};
         struct vex_search_counters counters = {0};
         assert_int_equal(vex_index_flat.search(&view, queries, 2, topks, &counters, NULL), VEX_OK);
         for (int i = 0; i < 2; i++) {
