@@ -35,19 +35,24 @@
 #define THREADS_COUNT 8u
 #define CHOSEN_FLAG "--chosen"
 
-static const char *const level_names[] = {"scalar", "avx2", "avx512"};
+static const char *const level_names[] = {"scalar", "avx2", "avx512", "avx512vnni"};
 #define LEVELS_COUNT (sizeof level_names / sizeof *level_names)
 
 static bool processor_runs(const char *name)
 {
 #if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
     if (strcmp(name, "avx2") == 0) {
         return avx2;
     }
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (strcmp(name, "avx512") == 0) {
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return avx512;
+    }
+    if (strcmp(name, "avx512vnni") == 0) {
+        return avx512 && __builtin_cpu_supports("avx512vnni");
     }
 #endif
     return strcmp(name, "scalar") == 0;
