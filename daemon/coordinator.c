@@ -855,6 +855,11 @@ int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator)
     return vex_upkeep_event_fd(coordinator->upkeep);
 }
 
+int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator)
+{
+    return vex_upkeep_builder_event_fd(coordinator->upkeep);
+}
+
 void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms)
 {
     bool idle = vex_coordinator_idle(coordinator);

@@ -92,9 +92,10 @@ int vex_coordinator_failure(const struct vex_coordinator *coordinator);
 uint64_t vex_coordinator_generation(const struct vex_coordinator *coordinator);
 bool vex_coordinator_has_retired(const struct vex_coordinator *coordinator);
 void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldest_pinned);
-/* Background work: checkpoints, merges, requests. Call in every turn of the loop; the descriptor is readable when
- * there is news. */
+/* Background work: checkpoints, merges, requests. Call in every turn of the loop; the descriptors are readable
+ * when there is news. */
 int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator);
+int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator);
 void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms);
 /* As in upkeep.h. */
 enum vex_status vex_coordinator_request(struct vex_coordinator *coordinator,

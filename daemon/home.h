@@ -19,6 +19,8 @@
 #include "index/segment.h"
 #include "shm/region.h"
 
+struct vex_merge_claim;
+
 struct vex_home {
     struct vex_region region;
     struct vex_segment_writer writer;
@@ -27,6 +29,7 @@ struct vex_home {
     uint64_t file_number; /* of the segment file, 0 = not on disk */
     uint32_t dead_rows;   /* staged deaths included */
     bool sealed;
+    struct vex_merge_claim *claim; /* of the merge that is copying it, see registry.h */
 };
 
 /*

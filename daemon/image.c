@@ -10,7 +10,7 @@
 
 _Static_assert(sizeof(struct vex_image_head) == 16, "on disk");
 _Static_assert(sizeof(struct vex_image_collection) == 112, "on disk");
-_Static_assert(sizeof(struct vex_image_home) == 40, "on disk");
+_Static_assert(sizeof(struct vex_image_home) == 48, "on disk");
 
 static size_t bitmap_bytes(uint32_t rows)
 {

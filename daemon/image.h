@@ -49,6 +49,8 @@ struct vex_image_home {
     uint64_t payload_capacity_bytes;
     uint64_t payload_bytes;
     uint32_t dead_rows; /* 0 = no bitmap follows, else u64[(rows + 63) / 64] */
+    uint32_t graph_m;   /* of the segment's graph; 0 = it has none */
+    uint32_t graph_ef_construction;
     uint32_t reserved;
 };
 

@@ -1,9 +1,9 @@
 #include "daemon/merge.h"
 
-#include <string.h>
-
 #include "base/error.h"
 #include "base/panic.h"
+#include "index/graph_build.h"
+#include <string.h>
 
 #define SLICE_BYTES (1u << 20)
 #define SMALLEST_COUNT 16u /* segments that vex_merge_smallest makes one of */
@@ -52,6 +52,25 @@ static bool copy_live(struct vex_segment_writer *to, const struct vex_home *from
     return true;
 }
 
+struct graph_pause {
+    const struct vex_pace *pace;
+};
+
+static bool pause_build(void *context)
+{
+    const struct graph_pause *pause = context;
+    return rest(pause->pace, 0);
+}
+
+static bool build_graph(struct vex_merge_job *job, struct vex_home *merged,
+                        const struct vex_pace *pace)
+{
+    struct graph_pause pause = {pace};
+    job->status = vex_graph_build(&merged->writer, &job->shape.graph,
+                                  &(struct vex_graph_pace){pause_build, &pause}, NULL, &job->error);
+    return job->status == VEX_OK;
+}
+
 void vex_merge_run(void *argument, const struct vex_pace *pace)
 {
     struct vex_merge_job *job = argument;
@@ -83,6 +102,10 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
             job->status = vex_error_set(&job->error, VEX_ERR_UNAVAILABLE, "the daemon is stopping");
             return;
         }
+    }
+    if (job->shape.graph.m && !build_graph(job, merged, pace)) {
+        vex_home_destroy(merged, true);
+        return;
     }
     job->merged = merged;
 }
@@ -142,8 +165,9 @@ enum vex_status vex_merge_smallest(const uint8_t *key, struct vex_publisher *pub
         return job.status;
     }
     struct vex_error fault = {.status = VEX_OK};
-    vex_registry_begin_merge(registry, collection, first, count);
-    if (!vex_registry_end_merge(registry, &job.merged, &fault)) {
+    struct vex_merge_claim claim;
+    vex_registry_begin_merge(registry, &claim, collection, first, count);
+    if (!vex_registry_end_merge(registry, &claim, &job.merged, &fault)) {
         if (job.merged) {
             vex_home_destroy(job.merged, true);
         }

@@ -28,14 +28,6 @@ struct late_death {
     uint64_t lsn;
 };
 
-struct merge {
-    struct vex_live_collection *collection; /* NULL = none, or its collection was dropped */
-    uint32_t first;
-    uint32_t count;
-    struct vex_buffer late_deaths; /* struct late_death each */
-    bool incomplete;               /* memory was short for one */
-};
-
 struct vex_registry {
     struct vex_publisher *publisher;
     /* By slot; dropped collections stay until their drop is published. */
@@ -47,7 +39,7 @@ struct vex_registry {
     uint32_t dirty_count;
     struct capture captures[VEX_PLACES_MAX];
     uint32_t captures_count;
-    struct merge merge;
+    struct vex_merge_claim *claims;
     /* Homes that a merge replaced, of collections whose list has not been written since. */
     struct vex_buffer replaced; /* struct replaced_home each */
 };
@@ -107,7 +99,6 @@ void vex_registry_close(struct vex_registry *registry)
         }
     }
     vex_buffer_deinit(&registry->replaced);
-    vex_buffer_deinit(&registry->merge.late_deaths);
     free(registry);
 }
 
@@ -248,8 +239,10 @@ void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection
 {
     collection->dropped = true;
     collection->lsn = lsn;
-    if (registry->merge.collection == collection) {
-        registry->merge.collection = NULL;
+    for (struct vex_merge_claim *claim = registry->claims; claim; claim = claim->next) {
+        if (claim->collection == collection) {
+            claim->collection = NULL;
+        }
     }
     registry->count--;
     mark_dirty(registry, collection);
@@ -448,11 +441,10 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
     struct vex_home *home = collection->homes[location.home];
     vex_segment_kill(&home->writer, location.row, lsn);
     home->dead_rows++;
-    struct merge *merge = &registry->merge;
-    if (merge->collection == collection && location.home >= merge->first &&
-        location.home < merge->first + merge->count) {
+    struct vex_merge_claim *claim = home->claim;
+    if (claim) {
         const struct late_death death = {home->writer.segment.ids[location.row], lsn};
-        merge->incomplete |= !vex_buffer_append(&merge->late_deaths, &death, sizeof(death));
+        claim->incomplete |= !vex_buffer_append(&claim->late_deaths, &death, sizeof(death));
     }
     collection->live_rows--;
     collection->dead_rows++;
@@ -478,36 +470,68 @@ void vex_registry_note_trimmed(struct vex_registry *registry,
                                struct vex_live_collection *collection, struct vex_home *home,
                                uint64_t held_bytes)
 {
-    if (collection) {
-        collection->shm_bytes -= home->held_bytes - held_bytes;
+    /* A merge may have replaced it while its file was written. */
+    for (uint32_t i = 0; collection && i < collection->homes_count; i++) {
+        if (collection->homes[i] == home) {
+            collection->shm_bytes -= home->held_bytes - held_bytes;
+        }
     }
     vex_publisher_note_trimmed(registry->publisher, home, held_bytes);
 }
 
-void vex_registry_begin_merge(struct vex_registry *registry, struct vex_live_collection *collection,
-                              uint32_t first, uint32_t count)
+void vex_registry_begin_merge(struct vex_registry *registry, struct vex_merge_claim *claim,
+                              struct vex_live_collection *collection, uint32_t first,
+                              uint32_t count)
 {
-    struct merge *merge = &registry->merge;
-    VEX_ASSERT(!merge->collection && first + count <= collection->homes_count);
-    merge->collection = collection;
-    merge->first = first;
-    merge->count = count;
-    merge->late_deaths.bytes = 0;
-    merge->incomplete = false;
+    VEX_ASSERT(count > 0 && first + count <= collection->homes_count);
+    *claim = (struct vex_merge_claim){
+        .collection = collection,
+        .first = collection->homes[first],
+        .count = count,
+        .next = registry->claims,
+    };
+    registry->claims = claim;
+    for (uint32_t i = first; i < first + count; i++) {
+        VEX_ASSERT(!collection->homes[i]->claim);
+        collection->homes[i]->claim = claim;
+    }
 }
 
-void vex_registry_abort_merge(struct vex_registry *registry)
+static uint32_t position_of(const struct vex_merge_claim *claim)
 {
-    registry->merge.collection = NULL;
-    vex_buffer_deinit(&registry->merge.late_deaths);
+    uint32_t at = 0;
+    while (claim->collection->homes[at] != claim->first) {
+        at++;
+        VEX_ASSERT(at < claim->collection->homes_count);
+    }
+    return at;
+}
+
+void vex_registry_abort_merge(struct vex_registry *registry, struct vex_merge_claim *claim)
+{
+    if (claim->collection) {
+        uint32_t first = position_of(claim);
+        for (uint32_t i = first; i < first + claim->count; i++) {
+            claim->collection->homes[i]->claim = NULL;
+        }
+    }
+    struct vex_merge_claim **link = &registry->claims;
+    while (*link && *link != claim) {
+        link = &(*link)->next;
+    }
+    if (*link) {
+        *link = claim->next;
+    }
+    vex_buffer_deinit(&claim->late_deaths);
+    *claim = (struct vex_merge_claim){0};
 }
 
 /* Deaths that the copy does not have yet. Each was of a row alive when copying began, so the copy has it. */
-static void carry_deaths_over(const struct merge *merge, struct vex_home *merged)
+static void carry_deaths_over(const struct vex_merge_claim *claim, struct vex_home *merged)
 {
     const struct late_death *deaths =
-        (const struct late_death *)(const void *)merge->late_deaths.data;
-    for (size_t i = 0; i < merge->late_deaths.bytes / sizeof(*deaths); i++) {
+        (const struct late_death *)(const void *)claim->late_deaths.data;
+    for (size_t i = 0; i < claim->late_deaths.bytes / sizeof(*deaths); i++) {
         uint32_t row = 0;
         enum vex_find found = vex_segment_find(&merged->writer.segment, deaths[i].id,
                                                merged->writer.rows, UINT64_MAX, &row);
@@ -519,12 +543,12 @@ static void carry_deaths_over(const struct merge *merge, struct vex_home *merged
 
 /* What can fail comes first: a block for the new list, and the books. */
 static enum vex_status prepare_replacement(struct vex_registry *registry,
-                                           struct vex_live_collection *collection,
+                                           const struct vex_merge_claim *claim,
                                            struct vex_home *merged, struct vex_error *error)
 {
-    if (registry->merge.incomplete ||
-        !vex_buffer_reserve(&registry->replaced,
-                            registry->merge.count * sizeof(struct replaced_home))) {
+    struct vex_live_collection *collection = claim->collection;
+    if (claim->incomplete ||
+        !vex_buffer_reserve(&registry->replaced, claim->count * sizeof(struct replaced_home))) {
         return vex_error_set(error, VEX_ERR_NOMEM, "merge: out of memory");
     }
     enum vex_status status = VEX_OK;
@@ -541,20 +565,20 @@ static enum vex_status prepare_replacement(struct vex_registry *registry,
     return status;
 }
 
-bool vex_registry_end_merge(struct vex_registry *registry, struct vex_home **merged,
-                            struct vex_error *error)
+bool vex_registry_end_merge(struct vex_registry *registry, struct vex_merge_claim *claim,
+                            struct vex_home **merged, struct vex_error *error)
 {
-    struct merge *merge = &registry->merge;
-    struct vex_live_collection *collection = merge->collection;
+    struct vex_live_collection *collection = claim->collection;
     enum vex_status status =
         !collection ? vex_error_set(error, VEX_ERR_GONE, "merge: its collection was dropped")
-                    : prepare_replacement(registry, collection, *merged, error);
+                    : prepare_replacement(registry, claim, *merged, error);
     if (status != VEX_OK) {
-        vex_registry_abort_merge(registry);
+        vex_registry_abort_merge(registry, claim);
         return false;
     }
+    uint32_t first = position_of(claim);
     uint64_t rows_before = 0;
-    for (uint32_t i = merge->first; i < merge->first + merge->count; i++) {
+    for (uint32_t i = first; i < first + claim->count; i++) {
         struct replaced_home item = {collection, collection->homes[i]};
         rows_before += item.home->writer.rows;
         collection->shm_bytes -= item.home->held_bytes;
@@ -562,20 +586,21 @@ bool vex_registry_end_merge(struct vex_registry *registry, struct vex_home **mer
     }
     uint32_t put = 0;
     if (*merged) {
-        carry_deaths_over(merge, *merged);
+        carry_deaths_over(claim, *merged);
         (*merged)->sealed = true;
         rows_before -= (*merged)->writer.rows;
         collection->shm_bytes += (*merged)->held_bytes;
-        collection->homes[merge->first] = *merged;
+        collection->homes[first] = *merged;
         *merged = NULL;
         put = 1;
     }
-    uint32_t behind = merge->first + merge->count;
-    memmove(&collection->homes[merge->first + put], &collection->homes[behind],
+    uint32_t behind = first + claim->count;
+    memmove(&collection->homes[first + put], &collection->homes[behind],
             (collection->homes_count - behind) * sizeof(collection->homes[0]));
-    collection->homes_count -= merge->count - put;
+    collection->homes_count -= claim->count - put;
     collection->dead_rows -= rows_before;
-    vex_registry_abort_merge(registry);
+    claim->collection = NULL; /* its segments are no longer there to be let go */
+    vex_registry_abort_merge(registry, claim);
     return true;
 }
 

@@ -18,6 +18,7 @@
 
 #include <vex/status.h>
 
+#include "base/bytes.h"
 #include "daemon/publisher.h"
 #include "shm/control.h"
 
@@ -107,20 +108,32 @@ void vex_registry_note_trimmed(struct vex_registry *registry,
                                uint64_t held_bytes);
 
 /*
- * A merge: `count` adjacent sealed segments from `first` on are about to be replaced by one that has their
- * rows alive at the staged LSN. The worker copies meanwhile; deaths that come in are noted and carried over
- * at the end. One merge at a time.
+ * A merge: adjacent sealed segments are about to be replaced by one that has their rows alive at the staged LSN.
+ * A worker copies meanwhile; deaths that come in are noted here and carried over at the end. Several merges of
+ * different segments may be under way. Zeroed, it is none.
  */
-void vex_registry_begin_merge(struct vex_registry *registry, struct vex_live_collection *collection,
-                              uint32_t first, uint32_t count);
+struct vex_merge_claim {
+    struct vex_live_collection *collection; /* NULL = none, or its collection was dropped */
+    struct vex_home *first;
+    uint32_t count;
+    bool incomplete;               /* memory was short for a death */
+    struct vex_buffer late_deaths; /* struct late_death each */
+    struct vex_merge_claim *next;  /* in the registry's list */
+};
+
+/* `count` segments from the one numbered `first` on, none of them claimed. The claim stays where it is until it
+ * is ended or aborted. */
+void vex_registry_begin_merge(struct vex_registry *registry, struct vex_merge_claim *claim,
+                              struct vex_live_collection *collection, uint32_t first,
+                              uint32_t count);
 /*
  * Puts `*merged` (NULL: no row was alive) in place of the segments and takes it, or gives the merge up if it
  * is not possible (its collection was dropped, memory is short): *merged is then left to the caller. True if it
  * was done.
  */
-bool vex_registry_end_merge(struct vex_registry *registry, struct vex_home **merged,
-                            struct vex_error *error);
-void vex_registry_abort_merge(struct vex_registry *registry);
+bool vex_registry_end_merge(struct vex_registry *registry, struct vex_merge_claim *claim,
+                            struct vex_home **merged, struct vex_error *error);
+void vex_registry_abort_merge(struct vex_registry *registry, struct vex_merge_claim *claim);
 
 /* For restoring a checkpoint: a collection as it was, without its segments; and those, oldest first. */
 void vex_registry_set_next_collection_id(struct vex_registry *registry, uint32_t next_id);

@@ -802,6 +802,7 @@ enum vex_status vex_server_open(struct vex_coordinator *coordinator,
         !add_to_epoll(server, server->listener, &server->listener, EPOLLIN) ||
         !add_to_epoll(server, server->signals, &server->signals, EPOLLIN) ||
         !add_to_epoll(server, vex_coordinator_upkeep_fd(coordinator), server, EPOLLIN | EPOLLET) ||
+        !add_to_epoll(server, vex_coordinator_builder_fd(coordinator), server, EPOLLIN | EPOLLET) ||
         !add_to_epoll(server, vex_coordinator_event_fd(coordinator), server,
                       EPOLLIN | EPOLLET)) { /* a late signal must not spin the loop */
         int failure = server->listener < 0 ? -server->listener : errno;

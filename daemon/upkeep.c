@@ -20,6 +20,9 @@
 #define BACKOFF_MS 10000u  /* after a job that failed */
 #define DEAD_SHARE_BUSY 3u /* one in so many rows */
 #define DEAD_SHARE_QUIET 10u
+/* Rows from which on a graph is worth building: below, a scan takes less than a millisecond or so. */
+#define GRAPH_ROWS_HNSW 1024u
+#define GRAPH_ROWS_AUTO 16384u
 #define RUN_MIN 4u /* segments of about one size that are merged */
 #define REQUESTS_MAX 16u
 
@@ -49,6 +52,14 @@ struct backup_job {
     struct vex_error error;
 };
 
+struct merging {
+    bool running;
+    bool requested; /* by an operator */
+    uint64_t pinned_generation;
+    struct vex_merge_job job;
+    struct vex_merge_claim claim;
+};
+
 struct vex_upkeep {
     uint8_t key[VEX_UUID_BYTES];
     uint64_t tail_bytes; /* 0 = by the amount of data */
@@ -56,10 +67,12 @@ struct vex_upkeep {
     struct vex_registry *registry;
     struct vex_store *store;
     struct vex_worker *worker;
+    struct vex_worker *builder; /* of graphs, which can take minutes: a worker of its own */
 
     enum running running;
     struct vex_checkpoint_job checkpoint;
-    struct vex_merge_job merge;
+    struct merging merge; /* the worker's */
+    struct merging build; /* the builder's */
     struct backup_job backup;
     uint64_t pinned_generation; /* while something runs */
 
@@ -108,7 +121,9 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
     upkeep->next_ticket = 1;
     upkeep->now_ms = upkeep->quiet_since_ms = vex_clock_ms();
     enum vex_status status = vex_worker_start(&upkeep->worker, error);
+    status = status == VEX_OK ? vex_worker_start(&upkeep->builder, error) : status;
     if (status != VEX_OK) {
+        vex_worker_stop(upkeep->worker);
         free(upkeep);
         return status;
     }
@@ -116,27 +131,36 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
     return VEX_OK;
 }
 
-/* Ends the worker and takes what it has done into the books. */
-static void stop_worker(struct vex_upkeep *upkeep)
+static void give_up_merge(struct vex_upkeep *upkeep, struct merging *merging)
+{
+    if (merging->running) {
+        if (merging->job.merged) {
+            vex_home_destroy(merging->job.merged, true);
+        }
+        vex_registry_abort_merge(upkeep->registry, &merging->claim);
+        merging->running = false;
+    }
+}
+
+/* Ends the workers and takes what they have done into the books. */
+static void stop_workers(struct vex_upkeep *upkeep)
 {
     vex_worker_stop(upkeep->worker);
+    vex_worker_stop(upkeep->builder);
     upkeep->worker = NULL;
+    upkeep->builder = NULL;
     if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
         vex_checkpoint_finish(&upkeep->checkpoint, upkeep->registry);
     }
-    if (upkeep->running == RUNNING_MERGE) {
-        if (upkeep->merge.merged) {
-            vex_home_destroy(upkeep->merge.merged, true);
-        }
-        vex_registry_abort_merge(upkeep->registry);
-    }
+    give_up_merge(upkeep, &upkeep->merge);
+    give_up_merge(upkeep, &upkeep->build);
     upkeep->running = RUNNING_NOTHING;
 }
 
 void vex_upkeep_close(struct vex_upkeep *upkeep)
 {
     if (upkeep) {
-        stop_worker(upkeep);
+        stop_workers(upkeep);
         free(upkeep);
     }
 }
@@ -146,9 +170,21 @@ int vex_upkeep_event_fd(const struct vex_upkeep *upkeep)
     return vex_worker_event_fd(upkeep->worker);
 }
 
+int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep)
+{
+    return vex_worker_event_fd(upkeep->builder);
+}
+
 uint64_t vex_upkeep_oldest_pinned(const struct vex_upkeep *upkeep)
 {
-    return upkeep->running == RUNNING_NOTHING ? UINT64_MAX : upkeep->pinned_generation;
+    uint64_t oldest = UINT64_MAX;
+    if (upkeep->running != RUNNING_NOTHING) {
+        oldest = upkeep->pinned_generation;
+    }
+    if (upkeep->build.running && upkeep->build.pinned_generation < oldest) {
+        oldest = upkeep->build.pinned_generation;
+    }
+    return oldest;
 }
 
 void vex_upkeep_set_quarantine(struct vex_upkeep *upkeep, bool quarantine)
@@ -312,7 +348,7 @@ void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep)
     if (upkeep->quarantine || vex_log_failure(log) || tail < TAIL_BYTES_QUIET) {
         return;
     }
-    stop_worker(upkeep);
+    stop_workers(upkeep);
     upkeep->stage = STAGE_NONE;
     upkeep->checkpoint_wanted = true;
     vex_upkeep_at_rest(upkeep);
@@ -338,62 +374,129 @@ static bool has_many_dead(const struct vex_home *home, uint32_t share)
 }
 
 /* The longest run from the newest sealed segment on in which no segment is larger than all newer ones
- * together. */
+ * together, and none is being merged. */
 static uint32_t run_of_one_size(const struct vex_live_collection *collection, uint32_t sealed)
 {
-    uint64_t rows = collection->homes[sealed - 1]->writer.rows;
-    uint32_t count = 1;
-    while (count < sealed && collection->homes[sealed - 1 - count]->writer.rows <= rows) {
-        rows += collection->homes[sealed - 1 - count]->writer.rows;
+    uint64_t rows = 0;
+    uint32_t count = 0;
+    while (count < sealed) {
+        const struct vex_home *home = collection->homes[sealed - 1 - count];
+        if (home->claim || (count > 0 && home->writer.rows > rows)) {
+            break;
+        }
+        rows += home->writer.rows;
         count++;
     }
     return count;
 }
 
-static bool pick_merge(const struct vex_live_collection *collection, bool quiet, uint32_t *first,
-                       uint32_t *count)
+struct pick {
+    struct vex_live_collection *collection;
+    uint32_t first;
+    uint32_t count;
+    bool graph; /* worth one */
+};
+
+static uint64_t live_rows(const struct pick *pick)
 {
-    uint32_t sealed = sealed_homes(collection);
-    for (uint32_t i = 0; i < sealed; i++) {
-        if (has_many_dead(collection->homes[i], quiet ? DEAD_SHARE_QUIET : DEAD_SHARE_BUSY)) {
-            *first = i;
-            *count = 1;
-            /* Neighbours that are as bad come along. */
-            while (i + *count < sealed &&
-                   has_many_dead(collection->homes[i + *count], DEAD_SHARE_QUIET)) {
-                (*count)++;
-            }
-            return true;
-        }
+    uint64_t rows = 0;
+    for (uint32_t i = pick->first; i < pick->first + pick->count; i++) {
+        const struct vex_home *home = pick->collection->homes[i];
+        rows += home->writer.rows - home->dead_rows;
     }
-    if (sealed >= RUN_MIN) {
-        *count = run_of_one_size(collection, sealed);
-        *first = sealed - *count;
-        return *count >= RUN_MIN;
+    return rows;
+}
+
+static bool wants_graph(const struct pick *pick)
+{
+    switch (pick->collection->facts.index) {
+    case VEX_INDEX_FLAT:
+        return false;
+    case VEX_INDEX_AUTO:
+        return live_rows(pick) >= GRAPH_ROWS_AUTO;
+    case VEX_INDEX_HNSW:
+        return live_rows(pick) >= GRAPH_ROWS_HNSW;
     }
     return false;
 }
 
-static void start_merge(struct vex_upkeep *upkeep, struct vex_live_collection *collection,
-                        uint32_t first, uint32_t count)
+static bool has_graph(const struct vex_home *home)
 {
-    struct vex_merge_job *job = &upkeep->merge;
+    return home->shape.graph.m > 0;
+}
+
+/* Segments with many dead rows; neighbours that are as bad come along. */
+static bool pick_dead(struct pick *pick, bool quiet)
+{
+    const struct vex_live_collection *collection = pick->collection;
+    uint32_t sealed = sealed_homes(collection);
+    for (uint32_t i = 0; i < sealed; i++) {
+        const struct vex_home *home = collection->homes[i];
+        if (home->claim || !has_many_dead(home, quiet ? DEAD_SHARE_QUIET : DEAD_SHARE_BUSY)) {
+            continue;
+        }
+        pick->first = i;
+        pick->count = 1;
+        while (i + pick->count < sealed && !collection->homes[i + pick->count]->claim &&
+               has_many_dead(collection->homes[i + pick->count], DEAD_SHARE_QUIET)) {
+            pick->count++;
+        }
+        return true;
+    }
+    return false;
+}
+
+/* What is due for a collection: false if nothing. */
+static bool pick_merge(struct pick *pick, bool quiet)
+{
+    if (pick_dead(pick, quiet)) {
+        pick->graph = wants_graph(pick);
+        return true;
+    }
+    uint32_t sealed = sealed_homes(pick->collection);
+    pick->count = run_of_one_size(pick->collection, sealed);
+    pick->first = sealed - pick->count;
+    if (pick->count == 0) {
+        return false;
+    }
+    pick->graph = wants_graph(pick);
+    if (pick->graph) {
+        return pick->count > 1 || !has_graph(pick->collection->homes[pick->first]);
+    }
+    return pick->count >= RUN_MIN;
+}
+
+static void start_merge(struct vex_upkeep *upkeep, const struct pick *pick, bool requested)
+{
+    struct merging *merging = pick->graph ? &upkeep->build : &upkeep->merge;
+    const struct vex_collection_facts *facts = &pick->collection->facts;
+    struct vex_merge_job *job = &merging->job;
     *job = (struct vex_merge_job){
         .lsn = vex_log_next_lsn(vex_store_log(upkeep->store)) - 1,
         .shape =
             {
                 .segment_id = vex_publisher_new_segment_id(upkeep->publisher),
-                .collection_id = collection->facts.id,
-                .metric = collection->facts.metric,
-                .dim = collection->facts.dim,
+                .collection_id = facts->id,
+                .metric = facts->metric,
+                .dim = facts->dim,
             },
-        .sources_count = count,
+        .sources_count = pick->count,
     };
+    if (pick->graph) {
+        job->shape.graph = (struct vex_graph_shape){facts->m, facts->ef_construction};
+    }
     memcpy(job->key, upkeep->key, sizeof(job->key));
-    memcpy(job->sources, &collection->homes[first], count * sizeof(job->sources[0]));
-    vex_registry_begin_merge(upkeep->registry, collection, first, count);
-    pin(upkeep, RUNNING_MERGE);
-    vex_worker_run(upkeep->worker, vex_merge_run, job);
+    memcpy(job->sources, &pick->collection->homes[pick->first],
+           pick->count * sizeof(job->sources[0]));
+    vex_registry_begin_merge(upkeep->registry, &merging->claim, pick->collection, pick->first,
+                             pick->count);
+    merging->running = true;
+    merging->requested = requested;
+    merging->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
+    if (!pick->graph) {
+        pin(upkeep, RUNNING_MERGE);
+    }
+    vex_worker_run(pick->graph ? upkeep->builder : upkeep->worker, vex_merge_run, job);
 }
 
 static bool start_due_merge(struct vex_upkeep *upkeep)
@@ -403,21 +506,20 @@ static bool start_due_merge(struct vex_upkeep *upkeep)
     }
     bool quiet = is_quiet(upkeep);
     for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
-        struct vex_live_collection *collection = vex_registry_at(upkeep->registry, slot);
-        uint32_t first = 0;
-        uint32_t count = 0;
-        if (collection && !collection->quarantined &&
-            pick_merge(collection, quiet, &first, &count)) {
-            start_merge(upkeep, collection, first, count);
+        struct pick pick = {.collection = vex_registry_at(upkeep->registry, slot)};
+        if (pick.collection && !pick.collection->quarantined && pick_merge(&pick, quiet) &&
+            !(pick.graph && upkeep->build.running)) {
+            start_merge(upkeep, &pick, false);
             return true;
         }
     }
     return false;
 }
 
-static enum vex_status end_merge(struct vex_upkeep *upkeep, struct vex_error *error)
+static enum vex_status end_merge(struct vex_upkeep *upkeep, struct merging *merging,
+                                 struct vex_error *error)
 {
-    struct vex_merge_job *job = &upkeep->merge;
+    struct vex_merge_job *job = &merging->job;
     uint64_t rows_before = 0;
     for (uint32_t i = 0; i < job->sources_count; i++) {
         rows_before += job->sources[i]->writer.rows;
@@ -427,14 +529,15 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct vex_error *er
     enum vex_status status = job->status;
     if (status != VEX_OK) {
         *error = job->error;
-        vex_registry_abort_merge(upkeep->registry);
-    } else if (!vex_registry_end_merge(upkeep->registry, &job->merged, error)) {
+        vex_registry_abort_merge(upkeep->registry, &merging->claim);
+    } else if (!vex_registry_end_merge(upkeep->registry, &merging->claim, &job->merged, error)) {
         status = error->status;
         if (job->merged) {
             vex_home_destroy(job->merged, true);
         }
     }
     job->merged = NULL;
+    merging->running = false;
     if (status != VEX_OK) {
         if (status != VEX_ERR_GONE) {
             upkeep->counters.merge_failures++;
@@ -447,7 +550,9 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct vex_error *er
     upkeep->counters.merged_bytes += bytes;
     upkeep->counters.last_error[0] = 0;
     upkeep->checkpoints_owed = 2;
-    upkeep->answer.done.rows_removed += rows_before - rows_after;
+    if (merging->requested) {
+        upkeep->answer.done.rows_removed += rows_before - rows_after;
+    }
     return VEX_OK;
 }
 
@@ -543,23 +648,25 @@ static void begin_request(struct vex_upkeep *upkeep)
     }
 }
 
-/* The next collection that has anything to merge. */
+/* Starts with the next collection that has anything to merge. False if there is none left. */
 static bool start_requested_merge(struct vex_upkeep *upkeep)
 {
     const char *name = upkeep->queue[0].body.name;
-    while (upkeep->stage_slot < VEX_PLACES_MAX) {
-        struct vex_live_collection *collection =
-            vex_registry_at(upkeep->registry, upkeep->stage_slot++);
-        if (!collection || (name[0] && strcmp(collection->facts.name, name) != 0)) {
+    for (; upkeep->stage_slot < VEX_PLACES_MAX; upkeep->stage_slot++) {
+        struct pick pick = {.collection = vex_registry_at(upkeep->registry, upkeep->stage_slot)};
+        if (!pick.collection || (name[0] && strcmp(pick.collection->facts.name, name) != 0)) {
             continue;
         }
-        uint32_t sealed = sealed_homes(collection);
+        pick.count = sealed_homes(pick.collection);
         uint64_t dead = 0;
-        for (uint32_t i = 0; i < sealed; i++) {
-            dead += collection->homes[i]->dead_rows;
+        for (uint32_t i = 0; i < pick.count; i++) {
+            dead += pick.collection->homes[i]->dead_rows;
         }
-        if (sealed > 1 || dead) {
-            start_merge(upkeep, collection, 0, sealed);
+        pick.graph = wants_graph(&pick);
+        bool bare = pick.graph && pick.count == 1 && !has_graph(pick.collection->homes[0]);
+        if (pick.count > 1 || dead || bare) {
+            upkeep->stage_slot++;
+            start_merge(upkeep, &pick, true);
             return true;
         }
     }
@@ -602,7 +709,8 @@ static void step_request(struct vex_upkeep *upkeep)
         step_request(upkeep);
         break;
     case STAGE_MERGES:
-        if (!start_requested_merge(upkeep)) {
+        /* What the builder does may be ours, or claim segments that we want. */
+        if (!upkeep->build.running && !start_requested_merge(upkeep)) {
             upkeep->stage =
                 upkeep->queue[0].body.kind == VEX_UPKEEP_ERASE ? STAGE_ROTATE : STAGE_FIRST;
             upkeep->rotating_from = vex_log_file_number(vex_store_log(upkeep->store));
@@ -656,12 +764,14 @@ static void take_result(struct vex_upkeep *upkeep)
     enum running what = upkeep->running;
     struct vex_error error = {0};
     enum vex_status status = VEX_OK;
+    bool requested = upkeep->stage != STAGE_NONE;
     switch (what) {
     case RUNNING_CHECKPOINT:
         status = end_checkpoint(upkeep, &error);
         break;
     case RUNNING_MERGE:
-        status = end_merge(upkeep, &error);
+        requested = upkeep->merge.requested;
+        status = end_merge(upkeep, &upkeep->merge, &error);
         break;
     case RUNNING_BACKUP:
         status = upkeep->backup.status;
@@ -674,8 +784,18 @@ static void take_result(struct vex_upkeep *upkeep)
         VEX_ASSERT(false);
     }
     upkeep->running = RUNNING_NOTHING;
-    if (upkeep->stage != STAGE_NONE && what != RUNNING_RESERVE) {
+    if (requested && what != RUNNING_RESERVE) {
         advance_request(upkeep, what, status, &error);
+    }
+}
+
+static void take_graph(struct vex_upkeep *upkeep)
+{
+    struct vex_error error = {0};
+    bool requested = upkeep->build.requested && upkeep->stage != STAGE_NONE;
+    enum vex_status status = end_merge(upkeep, &upkeep->build, &error);
+    if (requested) {
+        advance_request(upkeep, RUNNING_MERGE, status, &error);
     }
 }
 
@@ -707,8 +827,12 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         upkeep->quiet_since_ms = now_ms;
     }
     vex_worker_set_polite(upkeep->worker, busy);
+    vex_worker_set_polite(upkeep->builder, busy);
     if (vex_worker_finished(upkeep->worker)) {
         take_result(upkeep);
+    }
+    if (vex_worker_finished(upkeep->builder)) {
+        take_graph(upkeep);
     }
     if (upkeep->running == RUNNING_TAKEN) {
         start_taken(upkeep);
@@ -721,7 +845,7 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         refuse_all(upkeep);
     } else if (upkeep->checkpoint_wanted) {
         return;
-    } else if (upkeep->queue_count) {
+    } else if (upkeep->queue_count && !(upkeep->stage == STAGE_MERGES && upkeep->build.running)) {
         step_request(upkeep);
     } else if (now_ms != upkeep->looked_ms) { /* not in every turn: one may take 10 us */
         upkeep->looked_ms = now_ms;
@@ -736,7 +860,7 @@ void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_
     if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT ||
         upkeep->running == RUNNING_RESERVE) {
         out->running = VEX_UPKEEP_CHECKPOINT;
-    } else if (upkeep->running == RUNNING_MERGE) {
+    } else if (upkeep->running == RUNNING_MERGE || upkeep->build.running) {
         out->running = VEX_UPKEEP_COMPACT;
     } else if (upkeep->running == RUNNING_BACKUP) {
         out->running = VEX_UPKEEP_BACKUP;

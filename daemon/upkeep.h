@@ -10,7 +10,9 @@
  *    to a little and nothing has been written for a moment;
  *  - a merge of a segment with many dead rows (a third; a tenth when it is quiet);
  *  - a merge of four or more segments of about one size, newest first: the number of segments grows with the
- *    logarithm of the data, and each row is copied that often.
+ *    logarithm of the data, and each row is copied that often. Where the result is to have a graph, two
+ *    segments are enough, or one without: a scan costs more than a walk. Such merges are the builder's, a
+ *    worker of their own, since they can take minutes; one at a time, beside the other jobs.
  *
  * What only old generations can see is not given back while a job may read it: upkeep counts as a reader
  * (vex_upkeep_oldest_pinned).
@@ -42,8 +44,9 @@ void vex_upkeep_close(struct vex_upkeep *upkeep);
  * durable, and nothing but vex_upkeep_close comes after it. */
 void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep);
 
-/* Readable when the worker has something to report. */
+/* Readable when the worker, and the builder of graphs, has something to report. */
 int vex_upkeep_event_fd(const struct vex_upkeep *upkeep);
+int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep);
 /* Right after a batch was sealed with its views captured, or with nothing staged: the moment at which a wanted
  * checkpoint can be taken down. */
 void vex_upkeep_at_rest(struct vex_upkeep *upkeep);

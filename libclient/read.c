@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "index/kernels.h"
 #include "libclient/client.h"
+#include "libclient/scratch.h"
 
 #define ATTEMPTS_MAX 3
 #define STACK_CANDIDATES 512u /* heaps up to this size need no allocation */
@@ -166,6 +167,10 @@ static enum vex_status check_search(const struct vex_collection *collection, con
         return vex_error_set(error, VEX_ERR_INVALID,
                              "search: the size of options or results is not set");
     }
+    if (options->ef_search > VEX_EF_SEARCH_MAX) {
+        return vex_error_set(error, VEX_ERR_LIMIT, "ef_search is %u; it must be within 1 to %u",
+                             options->ef_search, VEX_EF_SEARCH_MAX);
+    }
     if (options->k == 0 || options->k > VEX_K_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "k is %u; it must be within 1 to %u", options->k,
                              VEX_K_MAX);
@@ -250,6 +255,7 @@ static void hand_out_hits(const struct reader *reader, struct search *search)
             results->distances[i * k + j] = (float)(is_dot ? -key : key);
         }
         results->counts[i] = topk->count;
+        search->info.complete &= topk->count == k || topk->count == reader->reading->live_rows;
         search->info.count += topk->count;
     }
 }
@@ -261,6 +267,40 @@ static bool is_stale(const struct attachment *attachment)
     return vex_attachment_is_stale(attachment) || vex_clock_ms() > beat_ms + SILENCE_MS;
 }
 
+/* Whether any of it would be a walk. */
+static bool has_graph(const struct vex_view *view)
+{
+    for (uint32_t i = 0; i < view->segments_count; i++) {
+        if (view->segments[i].segment->graph.nodes_count) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Walks the graphs that there are, scans the rest; or scans everything. */
+static enum vex_status search_view(const struct reader *reader, struct search *search,
+                                   struct vex_search_counters *counters, struct vex_error *error)
+{
+    const struct vex_search_options *options = search->options;
+    struct vex_view view = reader->reading->view;
+    bool walk = !options->exact && has_graph(&view);
+    search->info.mode = walk ? "hnsw" : "exact";
+    if (!walk) {
+        return vex_index_flat.search(&view, search->queries, search->queries_count, search->topks,
+                                     counters, error);
+    }
+    struct vex_effort effort = {.ef = options->ef_search};
+    effort.scratch_bytes = vex_effort_scratch_bytes(view.dim, options->ef_search, options->k);
+    effort.scratch = vex_scratch_take(effort.scratch_bytes);
+    if (!effort.scratch) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "search: out of memory");
+    }
+    view.effort = &effort;
+    return vex_index_hnsw.search(&view, search->queries, search->queries_count, search->topks,
+                                 counters, error);
+}
+
 static enum vex_status search_step(struct reader *reader, void *arguments, struct vex_error *error)
 {
     struct search *search = arguments;
@@ -269,9 +309,7 @@ static enum vex_status search_step(struct reader *reader, void *arguments, struc
         vex_topk_init(&search->topks[i], search->heaps + i * k, k);
     }
     struct vex_search_counters counters = {0};
-    enum vex_status status =
-        vex_index_flat.search(&reader->reading->view, search->queries, search->queries_count,
-                              search->topks, &counters, error);
+    enum vex_status status = search_view(reader, search, &counters, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -279,7 +317,7 @@ static enum vex_status search_step(struct reader *reader, void *arguments, struc
         .size = sizeof(search->info),
         .complete = true,
         .stale = search->wants_info && is_stale(reader->reading->attachment),
-        .mode = "exact",
+        .mode = search->info.mode,
         .snapshot_lsn = reader->reading->lsn,
         .rows_visited = counters.rows_visited,
     };

@@ -24,7 +24,20 @@
 #define HITS_AT_ONCE (1u << 20)
 #define QUERY_BYTES_AT_ONCE (64u << 20)
 
-enum { VECTOR, VECTOR_FILE, ID, FORMAT, LIMIT, ROWS, K, PAYLOADS, MIN_LSN, OPTIONS_COUNT };
+enum {
+    VECTOR,
+    VECTOR_FILE,
+    ID,
+    FORMAT,
+    LIMIT,
+    ROWS,
+    K,
+    PAYLOADS,
+    MIN_LSN,
+    EXACT,
+    EF_SEARCH,
+    OPTIONS_COUNT
+};
 
 static const struct vex_option options[OPTIONS_COUNT] = {
     [VECTOR] = {"vector", 0, "JSON|@FILE|-", "the query as an array of numbers"},
@@ -35,6 +48,10 @@ static const struct vex_option options[OPTIONS_COUNT] = {
     [ROWS] = {"rows", 0, "FROM-TO", "only these rows of --vector-file, both included"},
     [K] = {"k", 'k', "N", "neighbours of each query; default 10"},
     [PAYLOADS] = {"payloads", 0, NULL, "show the payloads, too"},
+    [EXACT] = {"exact", 0, NULL, "look at every vector, whatever the index"},
+    [EF_SEARCH] = {"ef-search", 0, "N",
+                   "candidates kept while walking a graph; more\n"
+                   "finds more, takes longer; default 64"},
     [MIN_LSN] = {"min-lsn", 0, "N", "wait until record N is visible (see put, import)"},
 };
 
@@ -55,6 +72,8 @@ struct search {
     struct vex_collection *collection;
     struct vex_snapshot *snapshot;
     uint32_t k;
+    uint32_t ef_search;
+    bool exact;
     bool payloads;
     struct vex_results results; /* room for `capacity` queries */
     size_t capacity;
@@ -150,6 +169,8 @@ static enum vex_status search_chunk(struct search *search, const float *queries,
     struct vex_search_options how = VEX_SEARCH_OPTIONS_INIT;
     struct vex_search_info info = {.size = sizeof(info)};
     how.k = search->k;
+    how.exact = search->exact;
+    how.ef_search = search->ef_search;
     how.payloads = search->payloads;
     how.read.snapshot = search->snapshot;
     uint64_t started_ns = vex_progress_now_ns();
@@ -430,13 +451,18 @@ static enum vex_exit run(struct vex_context *context, const struct vex_arguments
     struct vex_error error = {0};
     uint64_t k = 10;
     uint64_t min_lsn = 0;
-    if (vex_parse_option("-k", values[K], 1, VEX_K_MAX, &k, &error) != VEX_OK ||
+    uint64_t ef_search = 0;
+    if (vex_parse_option("--ef-search", values[EF_SEARCH], 1, VEX_EF_SEARCH_MAX, &ef_search,
+                         &error) != VEX_OK ||
+        vex_parse_option("-k", values[K], 1, VEX_K_MAX, &k, &error) != VEX_OK ||
         vex_parse_option("--min-lsn", values[MIN_LSN], 0, UINT64_MAX, &min_lsn, &error) != VEX_OK) {
         return vex_context_usage(context, "search: %s", error.message);
     }
     struct search search = {
         .context = context,
         .k = (uint32_t)k,
+        .ef_search = (uint32_t)ef_search,
+        .exact = values[EXACT] != NULL,
         .payloads = values[PAYLOADS] != NULL,
     };
     struct source source = {0};

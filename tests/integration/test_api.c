@@ -47,7 +47,11 @@ static void metrics_and_kernels_have_names(void **state)
     assert_string_equal(vex_metric_name((enum vex_metric)0), "unknown");
     const char *isa = vex_isa_name();
     assert_true(strcmp(isa, "scalar") == 0 || strcmp(isa, "avx2") == 0 ||
-                strcmp(isa, "avx512") == 0);
+                strcmp(isa, "avx512") == 0 || strcmp(isa, "avx512vnni") == 0);
+    assert_string_equal(vex_index_name(VEX_INDEX_AUTO), "auto");
+    assert_string_equal(vex_index_name(VEX_INDEX_FLAT), "flat");
+    assert_string_equal(vex_index_name(VEX_INDEX_HNSW), "hnsw");
+    assert_string_equal(vex_index_name((enum vex_index_kind)3), "unknown");
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */

@@ -27,6 +27,7 @@ struct bench {
     struct vex_live_collection *collection;
     struct vex_random random;
     uint64_t lsn;
+    struct vex_merge_claim claim;
     uint32_t value[IDS]; /* 0 = not there */
     uint32_t last_value;
 };
@@ -162,7 +163,7 @@ static struct vex_merge_job begin(struct bench *bench, uint32_t first, uint32_t 
     };
     memcpy(job.key, bench->key, sizeof(job.key));
     memcpy(job.sources, &bench->collection->homes[first], count * sizeof(job.sources[0]));
-    vex_registry_begin_merge(bench->registry, bench->collection, first, count);
+    vex_registry_begin_merge(bench->registry, &bench->claim, bench->collection, first, count);
     return job;
 }
 
@@ -188,7 +189,7 @@ static void merges_change_nothing(void **state)
                 assert_int_equal(vex_segment_death(&job.merged->writer.segment, row), 0);
             }
             write_some(bench, 30); /* and after it */
-            assert_true(vex_registry_end_merge(bench->registry, &job.merged, NULL));
+            assert_true(vex_registry_end_merge(bench->registry, &bench->claim, &job.merged, NULL));
             assert_null(job.merged);
             check_all(bench);
             publish(bench);
@@ -216,7 +217,7 @@ static void all_dead_leaves_no_segment(void **state)
     vex_merge_run(&job, &full_speed);
     assert_int_equal(job.status, VEX_OK);
     assert_null(job.merged);
-    assert_true(vex_registry_end_merge(bench->registry, &job.merged, NULL));
+    assert_true(vex_registry_end_merge(bench->registry, &bench->claim, &job.merged, NULL));
     publish(bench);
     check_all(bench);
     assert_int_equal(bench->collection->homes_count, 0);
@@ -237,7 +238,7 @@ static void dropped_meanwhile(void **state)
     assert_non_null(job.merged);
     vex_registry_drop(bench->registry, bench->collection, ++bench->lsn);
     struct vex_error error;
-    assert_false(vex_registry_end_merge(bench->registry, &job.merged, &error));
+    assert_false(vex_registry_end_merge(bench->registry, &bench->claim, &job.merged, &error));
     assert_int_equal(error.status, VEX_ERR_GONE);
     assert_non_null(job.merged);
     vex_home_destroy(job.merged, true);

@@ -418,11 +418,11 @@ struct vex_results {
 struct vex_search_info {
     size_t size;
     uint64_t count;        /* hits over all queries */
-    bool complete;         /* true: each query got its k nearest, or all rows there are */
+    bool complete;         /* true: each query got k rows, or all there are */
     bool stale;            /* true: the daemon is gone or silent, the snapshot may be old */
-    const char *mode;      /* "exact"; static storage */
+    const char *mode;      /* "exact", or "hnsw" if a graph was walked; static storage */
     uint64_t snapshot_lsn; /* the state that was searched */
-    uint64_t rows_visited; /* rows compared, over all queries */
+    uint64_t rows_visited; /* rows compared, over all queries; of a graph, in compressed form */
 };
 
 /*
