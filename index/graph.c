@@ -246,22 +246,24 @@ static enum vex_status check_links(const struct vex_graph_layer *layer, uint32_t
     return VEX_OK;
 }
 
-/* How many nodes of the base layer links lead to from the topmost layer's. */
-static uint32_t count_reached(const struct vex_graph *graph, uint8_t *seen, uint32_t *queue)
+/* How many nodes of a layer can be come to from those of the layer above. */
+static uint32_t count_reached(const struct vex_graph *graph, uint32_t number, uint8_t *seen,
+                              uint32_t *queue)
 {
-    const struct vex_graph_layer *base = &graph->layers[0];
-    const struct vex_graph_layer *top = &graph->layers[graph->layers_count - 1];
+    const struct vex_graph_layer *layer = &graph->layers[number];
+    uint32_t starts = graph->layers[number + 1].nodes_count;
     uint32_t count = 0;
-    for (uint32_t i = 0; i < top->nodes_count; i++) {
-        uint32_t node = graph->entries[i];
+    memset(seen, 0, layer->nodes_count);
+    for (uint32_t i = 0; i < starts; i++) {
+        uint32_t node = number == 0 ? graph->entries[i] : i;
         if (!seen[node]) {
             seen[node] = 1;
             queue[count++] = node;
         }
     }
     for (uint32_t head = 0; head < count; head++) {
-        const uint32_t *links = links_of(base, queue[head]);
-        for (uint32_t i = 0; i < base->links; i++) {
+        const uint32_t *links = links_of(layer, queue[head]);
+        for (uint32_t i = 0; i < layer->links; i++) {
             if (!seen[links[i]]) {
                 seen[links[i]] = 1;
                 queue[count++] = links[i];
@@ -273,18 +275,19 @@ static uint32_t count_reached(const struct vex_graph *graph, uint8_t *seen, uint
 
 static enum vex_status check_reach(const struct vex_graph *graph, struct vex_error *error)
 {
-    uint8_t *seen = calloc(graph->nodes_count, 1);
+    uint8_t *seen = malloc(graph->nodes_count);
     uint32_t *queue = malloc((size_t)graph->nodes_count * sizeof(*queue));
     enum vex_status status = VEX_OK;
     if (!seen || !queue) {
         status = vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory to check %u nodes",
                                graph->nodes_count);
-    } else {
-        uint32_t reached = count_reached(graph, seen, queue);
-        if (reached < graph->nodes_count) {
-            status =
-                vex_error_set(error, VEX_ERR_CORRUPT, "graph: only %u of %u nodes can be reached",
-                              reached, graph->nodes_count);
+    }
+    for (uint32_t layer = graph->layers_count - 1; status == VEX_OK && layer-- > 0;) {
+        uint32_t reached = count_reached(graph, layer, seen, queue);
+        if (reached < graph->layers[layer].nodes_count) {
+            status = vex_error_set(error, VEX_ERR_CORRUPT,
+                                   "graph: layer %u: only %u of %u nodes can be reached", layer,
+                                   reached, graph->layers[layer].nodes_count);
         }
     }
     free(seen);

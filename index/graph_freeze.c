@@ -3,10 +3,10 @@
  * write the sections.
  *
  * Insertion alone does not promise that a walk can come everywhere: a node's last incoming link may
- * have been dropped in favour of others, most easily among many copies of one vector. So the base
- * layer is searched from the nodes of the topmost layer, where every walk can begin, and whoever is
- * not met gets a link from a near node that is, in a free slot or in place of its last one. Taking a
- * link may cut someone else off, hence rounds.
+ * have been dropped in favour of others, most easily among many copies of one vector. So every layer
+ * is searched from the nodes of the layer above, where a walk can begin, and whoever is not met gets
+ * a link from a near node that is, in a free slot or in place of one that others have as well. Taking
+ * a link may still cut someone off, hence rounds.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -91,12 +91,13 @@ static void set_link(struct reach *reach, uint32_t from, uint32_t slot, uint32_t
 }
 
 /* Links to `node` from the nearest node met that has a link to spare. */
-static void link_from_near(struct vex_graph_worker *worker, struct reach *reach, uint32_t node)
+static void link_from_near(struct vex_graph_worker *worker, struct reach *reach, uint32_t layer,
+                           uint32_t node)
 {
     const struct vex_beam *beam = &worker->beam;
     uint32_t entries[VEX_BUILD_ENTRIES];
-    uint32_t count = vex_build_entries(worker, node, 0, entries);
-    vex_build_walk(worker, node, 0, entries, count, worker->build->shape.ef_construction);
+    uint32_t count = vex_build_entries(worker, node, layer, entries);
+    vex_build_walk(worker, node, layer, entries, count, worker->build->shape.ef_construction);
     for (uint32_t i = 0; i < beam->count; i++) {
         uint32_t from = beam->nodes[i] & ~VEX_NODE_EXPANDED;
         uint32_t slot = spare_slot(reach, from);
@@ -118,21 +119,35 @@ static void count_links(struct reach *reach, uint32_t nodes_count)
     }
 }
 
-static uint32_t repair_round(struct vex_graph_worker *worker, struct reach *reach)
+/* Returns how many were met before anything was linked. */
+static uint32_t repair_round(struct vex_graph_worker *worker, struct reach *reach, uint32_t layer)
 {
-    const struct vex_graph_build *build = worker->build;
-    uint32_t starts = build->layers[build->layers_count - 1].nodes_count;
-    memset(reach->met, 0, build->nodes_count);
+    uint32_t nodes = reach->layer->nodes_count;
+    uint32_t starts = worker->build->layers[layer + 1].nodes_count;
+    memset(reach->met, 0, nodes);
     reach->count = 0;
     for (uint32_t node = 0; node < starts; node++) {
         spread_from(reach, node);
     }
     uint32_t reached = reach->count;
-    for (uint32_t node = 0; node < build->nodes_count && reach->count < build->nodes_count;
-         node++) {
+    for (uint32_t node = starts; node < nodes && reach->count < nodes; node++) {
         if (!reach->met[node]) {
-            link_from_near(worker, reach, node);
+            link_from_near(worker, reach, layer, node);
         }
+    }
+    return reached;
+}
+
+static uint32_t repair_layer(struct vex_graph_worker *worker, struct reach *reach, uint32_t layer)
+{
+    uint32_t nodes = worker->build->layers[layer].nodes_count;
+    uint32_t reached = 0;
+    reach->layer = &worker->build->layers[layer];
+    memset(reach->links_to, 0, nodes * sizeof(*reach->links_to));
+    memset(reach->kept, 0, nodes);
+    count_links(reach, nodes);
+    for (uint32_t round = 0; round < REPAIR_ROUNDS_MAX && reached < nodes; round++) {
+        reached = repair_round(worker, reach, layer);
     }
     return reached;
 }
@@ -142,17 +157,14 @@ void vex_build_repair(struct vex_graph_worker *worker)
 {
     struct vex_graph_build *build = worker->build;
     struct reach reach = {
-        .layer = &build->layers[0],
         .met = malloc(build->nodes_count),
         .queue = malloc((size_t)build->nodes_count * sizeof(uint32_t)),
-        .links_to = calloc(build->nodes_count, sizeof(uint32_t)),
-        .kept = calloc(build->nodes_count, 1),
+        .links_to = malloc((size_t)build->nodes_count * sizeof(uint32_t)),
+        .kept = malloc(build->nodes_count),
     };
     if (reach.met && reach.queue && reach.links_to && reach.kept) {
-        count_links(&reach, build->nodes_count);
-        for (uint32_t round = 0;
-             round < REPAIR_ROUNDS_MAX && build->head.reached < build->nodes_count; round++) {
-            build->head.reached = repair_round(worker, &reach);
+        for (uint32_t layer = build->layers_count - 1; layer-- > 0;) {
+            build->head.reached = repair_layer(worker, &reach, layer);
         }
     }
     free(reach.met);
