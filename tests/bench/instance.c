@@ -222,6 +222,7 @@ bool vex_instance_collection(struct vex_db *db, const char *name, uint32_t dim,
     struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
     options.dim = dim;
     options.metric = metric;
+    options.index = VEX_INDEX_FLAT; /* no graph is built beside what is measured */
     struct vex_error error;
     if (vex_collection_create(db, name, &options, &error) != VEX_OK ||
         vex_collection_open(db, name, out_collection, &error) != VEX_OK) {

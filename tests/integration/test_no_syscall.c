@@ -59,6 +59,7 @@ static bool forbid_system_calls(int report_fd)
 
 struct quiet {
     struct vex_collection *collection;
+    struct vex_collection *graph; /* NULL = there is none */
     struct vex_snapshot *snapshot;
     int report_fd;
     void (*work)(struct quiet *quiet);
@@ -141,6 +142,15 @@ static void *be_quiet(void *argument)
     for (uint64_t i = 0; i < 3; i++) {
         read_once(quiet, i);
     }
+    if (quiet->graph) {
+        const float query[DIM] = {1};
+        uint64_t ids[10];
+        float distances[10];
+        uint32_t found = 0;
+        struct vex_results results = {
+            .size = sizeof(results), .ids = ids, .distances = distances, .counts = &found};
+        (void)!vex_search(quiet->graph, query, 1, DIM, NULL, &results, NULL, NULL);
+    }
     if (!forbid_system_calls(quiet->report_fd)) {
         _exit(22);
     }
@@ -177,6 +187,7 @@ static int run_quietly(const struct vex_fixture *fixture, void (*work)(struct qu
             .report_fd = fds[1],
             .work = work,
         };
+        (void)!vex_collection_open(db, "graph", &quiet.graph, NULL); /* if there is one */
         pthread_t thread;
         if (vex_snapshot_open(quiet.collection, NULL, &quiet.snapshot, NULL) != VEX_OK ||
             pthread_create(&thread, NULL, be_quiet, &quiet) != 0) {
@@ -215,6 +226,67 @@ static void a_read_makes_no_system_call(void **state)
     bool reported = false;
     int code = run_quietly(fixture, read_many_times, &reported);
     vex_collection_close(collection);
+    vex_close(db);
+    assert_int_equal(code, 0);
+    assert_true(reported);
+}
+
+#define GRAPH_ROWS 2000u
+#define WALKS 100000u
+
+/* Searches of a graph. Its scratch memory is there after the first. */
+static void walk_many_times(struct quiet *quiet)
+{
+    for (uint64_t i = 0; i < WALKS; i++) {
+        float query[DIM];
+        for (size_t d = 0; d < DIM; d++) {
+            query[d] = (float)((i * 7 + d * 13) % 101);
+        }
+        uint64_t ids[10];
+        float distances[10];
+        uint32_t found = 0;
+        struct vex_results results = {
+            .size = sizeof(results), .ids = ids, .distances = distances, .counts = &found};
+        if (vex_search(quiet->graph, query, 1, DIM, NULL, &results, NULL, NULL) != VEX_OK ||
+            found != 10) {
+            end_with(15);
+        }
+    }
+}
+
+static void a_walk_makes_no_system_call(void **state)
+{
+    struct vex_fixture *fixture = *state;
+    struct vex_db *db = vex_fixture_open(fixture);
+    struct vex_collection *points = vex_fixture_collection(db, "points", DIM, VEX_METRIC_L2);
+    fill(points);
+    struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
+    options.dim = DIM;
+    options.index = VEX_INDEX_HNSW;
+    assert_ok(vex_collection_create(db, "graph", &options, sink));
+    struct vex_collection *graph = NULL;
+    assert_ok(vex_collection_open(db, "graph", &graph, sink));
+    for (uint64_t id = 0; id < GRAPH_ROWS; id++) {
+        float vector[DIM];
+        for (size_t d = 0; d < DIM; d++) {
+            vector[d] = (float)((id * 31 + d * id) % 103);
+        }
+        assert_ok(vex_insert(graph, &id, vector, DIM, NULL, 0, NULL, sink));
+    }
+    assert_ok(vex_compact(db, "graph", NULL, NULL, sink));
+    struct vex_search_info info = {.size = sizeof(info)};
+    uint64_t ids[10];
+    float distances[10];
+    uint32_t found = 0;
+    struct vex_results results = {
+        .size = sizeof(results), .ids = ids, .distances = distances, .counts = &found};
+    const float query[DIM] = {1};
+    assert_ok(vex_search(graph, query, 1, DIM, NULL, &results, &info, sink));
+    assert_string_equal(info.mode, "hnsw");
+    bool reported = false;
+    int code = run_quietly(fixture, walk_many_times, &reported);
+    vex_collection_close(graph);
+    vex_collection_close(points);
     vex_close(db);
     assert_int_equal(code, 0);
     assert_true(reported);
@@ -279,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         with_daemon(a_system_call_is_noticed),
         with_daemon(a_read_makes_no_system_call),
+        with_daemon(a_walk_makes_no_system_call),
         with_daemon(a_read_makes_no_system_call_while_others_write),
     };
     return run_cases("no system call", tests);

@@ -509,6 +509,7 @@ struct vex_collection *vex_fixture_collection(struct vex_db *db, const char *nam
     struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
     options.dim = dim;
     options.metric = metric;
+    options.index = VEX_INDEX_FLAT; /* what tests compare with is exact */
     struct vex_collection *collection = NULL;
     struct vex_error error;
     enum vex_status status = vex_collection_create(db, name, &options, &error);
