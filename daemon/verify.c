@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "index/index.h"
 #include "index/segment.h"
 
 /* Of the norm kept with a row and the one computed here: both are rounded, once. */
@@ -106,12 +107,27 @@ static void check_home(const struct vex_live_collection *collection, uint32_t nu
     out->dead_rows += dead;
 }
 
+static void check_graph(const struct vex_home *home, uint32_t number, struct vex_verify_result *out)
+{
+    struct vex_error error;
+    if (home->shape.graph.m == 0) {
+        return;
+    }
+    if (home->writer.segment.graph.nodes_count != home->writer.rows) {
+        note(out, "segment %u: its graph has %u nodes, it has %u rows", number,
+             home->writer.segment.graph.nodes_count, home->writer.rows);
+    } else if (vex_index_hnsw.validate(&home->writer.segment, &error) != VEX_OK) {
+        note(out, "segment %u: %s", number, error.message);
+    }
+}
+
 void vex_verify_collection(const struct vex_live_collection *collection,
                            struct vex_verify_result *out)
 {
     *out = (struct vex_verify_result){.segments = collection->homes_count};
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         check_home(collection, i, out);
+        check_graph(collection->homes[i], i, out);
     }
     if (out->live_rows != collection->live_rows || out->dead_rows != collection->dead_rows) {
         note(out, "%llu live and %llu dead rows, but %llu and %llu are counted",

@@ -4,7 +4,8 @@
  *
  * For each collection: every live id is found at its row, and nowhere else; every payload reference leads
  * into the payloads; vectors are finite and their norms right; dead rows and live rows add up to the counts;
- * no id is above those that are given out next.
+ * no id is above those that are given out next; every link of a graph leads to a row, and a walk reaches all that
+ * the graph says it does.
  *
  * Thread-safety: the daemon's main thread; nothing else changes the registry meanwhile.
  */

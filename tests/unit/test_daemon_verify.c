@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/merge.h"
 #include "daemon/verify.h"
 
 #define DIM 3u
@@ -102,6 +103,13 @@ static void finds(struct bench *bench, const char *word)
     }
 }
 
+static bool never_rest(void *context, uint64_t bytes)
+{
+    (void)context;
+    (void)bytes;
+    return true;
+}
+
 static void sound_content_is_sound(void **state)
 {
     struct bench *bench = *state;
@@ -113,6 +121,40 @@ static void sound_content_is_sound(void **state)
     assert_int_equal(result.live_rows, ROWS - 2);
     assert_int_equal(result.dead_rows, ROWS / 5 + 2);
     assert_int_equal(result.payload_bytes, (ROWS - 2) * sizeof("payload"));
+}
+
+/* The first segment once more, with a graph. */
+static void add_graph(struct bench *bench)
+{
+    struct vex_merge_job job = {
+        .lsn = bench->lsn,
+        .shape = {.segment_id = vex_publisher_new_segment_id(bench->publisher),
+                  .collection_id = 1,
+                  .metric = VEX_METRIC_L2,
+                  .dim = DIM,
+                  .graph = {16, 50}},
+        .sources_count = 1,
+    };
+    memcpy(job.key, bench->key, sizeof(job.key));
+    job.sources[0] = bench->collection->homes[0];
+    struct vex_merge_claim claim;
+    vex_registry_begin_merge(bench->registry, &claim, bench->collection, 0, 1);
+    vex_merge_run(&job, &(struct vex_pace){never_rest, NULL});
+    assert_int_equal(job.status, VEX_OK);
+    assert_true(vex_registry_end_merge(bench->registry, &claim, &job.merged, NULL));
+    assert_true(segment_of(bench, 0)->graph.nodes_count > 0);
+}
+
+static void a_link_of_a_graph_that_leads_outside_is_found(void **state)
+{
+    struct bench *bench = *state;
+    add_graph(bench);
+    struct vex_verify_result result;
+    vex_verify_collection(bench->collection, &result);
+    assert_string_equal(result.first_fault, "");
+    const uint32_t beyond = 1u << 29;
+    overwrite((uintptr_t)segment_of(bench, 0)->graph.layers[0].rows, &beyond, sizeof(beyond));
+    finds(bench, "segment 0");
 }
 
 static void a_row_whose_id_is_another_is_found(void **state)
@@ -200,6 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(sound_content_is_sound),
+        CASE(a_link_of_a_graph_that_leads_outside_is_found),
         CASE(a_row_whose_id_is_another_is_found),
         CASE(an_id_that_lives_twice_is_found),
         CASE(a_lost_way_from_id_to_row_is_found),
