@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 
-#define WORKER_NICE 10
+#define WORKER_NICE 19
 #define SLEEP_MAX_NS (50u * 1000000u)
 #define NS_PER_US 1000u
 
