@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VEX_BENCH_OPTIONS_MAX 12u
-#define VEX_BENCH_LIST_MAX 8u
+#define VEX_BENCH_OPTIONS_MAX 16u
+#define VEX_BENCH_LIST_MAX 16u
 
 enum vex_bench_kind {
     VEX_BENCH_COUNT,   /* a whole number */

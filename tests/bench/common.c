@@ -257,6 +257,11 @@ void vex_line_real(struct vex_line *line, const char *key, double value)
     }
 }
 
+void vex_line_share(struct vex_line *line, const char *key, double value)
+{
+    put(line, isfinite(value) ? ",\"%s\":%.5f" : ",\"%s\":null", key, value);
+}
+
 void vex_line_spread(struct vex_line *line, const char *key, struct vex_samples *samples)
 {
     char name[64];

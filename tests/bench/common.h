@@ -37,6 +37,14 @@ static inline uint64_t vex_bench_clock_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Processor time of the calling thread. */
+static inline double vex_bench_thread_seconds(void)
+{
+    struct timespec used;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
+}
+
 /* How many cores this process may run on, as it was started. */
 unsigned vex_cores_count(void);
 /*
@@ -79,6 +87,8 @@ void vex_line_text(struct vex_line *line, const char *key, const char *value);
 void vex_line_count(struct vex_line *line, const char *key, uint64_t value);
 /* null if it is not finite. */
 void vex_line_real(struct vex_line *line, const char *key, double value);
+/* The same with five places, for what is at most 1 and near it. */
+void vex_line_share(struct vex_line *line, const char *key, double value);
 /* The median as <key>, and <key>_least and <key>_greatest. */
 void vex_line_spread(struct vex_line *line, const char *key, struct vex_samples *samples);
 /* Prints it. Returns false if standard output does not take it. */

@@ -1,7 +1,9 @@
 // hnswlib behind a C interface: unit vectors and inner product for cosine, as its manual advises.
+// No exception gets out.
 #include "tests/bench/index_peer.h"
 
 #include <cmath>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -14,6 +16,16 @@ struct index_peer {
     bool is_cosine;
     uint32_t dim;
 };
+
+// The library has no place for them in a distance function.
+static hnswlib::DISTFUNC<float> counted_function;
+static uint64_t counted;
+
+static float count_distance(const void *a, const void *b, const void *dim)
+{
+    counted++;
+    return counted_function(a, b, dim);
+}
 
 static void scale_to_one(float *vector, uint32_t dim)
 {
@@ -32,47 +44,96 @@ const char *index_peer_name(void)
     return "hnswlib";
 }
 
+index_peer *index_peer_open(uint32_t capacity, uint32_t dim, int metric, uint32_t m,
+                            uint32_t ef_construction)
+{
+    try {
+        auto peer = std::make_unique<index_peer>();
+        peer->is_cosine = metric == 2;
+        peer->dim = dim;
+        if (metric == 1) {
+            peer->space = std::make_unique<hnswlib::L2Space>(dim);
+        } else {
+            peer->space = std::make_unique<hnswlib::InnerProductSpace>(dim);
+        }
+        peer->graph = std::make_unique<hnswlib::HierarchicalNSW<float>>(peer->space.get(), capacity,
+                                                                        m, ef_construction);
+        return peer.release();
+    } catch (const std::exception &) {
+        return nullptr;
+    }
+}
+
+bool index_peer_add(index_peer *peer, uint32_t row, const float *vector)
+{
+    try {
+        peer->query.assign(vector, vector + peer->dim);
+        if (peer->is_cosine) {
+            scale_to_one(peer->query.data(), peer->dim);
+        }
+        peer->graph->addPoint(peer->query.data(), row);
+        return true;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
 index_peer *index_peer_new(const float *rows, uint32_t count, uint32_t dim, int metric, uint32_t m,
                            uint32_t ef_construction)
 {
-    auto peer = std::make_unique<index_peer>();
-    peer->is_cosine = metric == 2;
-    peer->dim = dim;
-    if (metric == 1) {
-        peer->space = std::make_unique<hnswlib::L2Space>(dim);
-    } else {
-        peer->space = std::make_unique<hnswlib::InnerProductSpace>(dim);
-    }
-    peer->graph = std::make_unique<hnswlib::HierarchicalNSW<float>>(peer->space.get(), count, m,
-                                                                    ef_construction);
-    for (uint32_t i = 0; i < count; i++) {
-        peer->query.assign(rows + static_cast<size_t>(i) * dim,
-                           rows + static_cast<size_t>(i + 1) * dim);
-        if (peer->is_cosine) {
-            scale_to_one(peer->query.data(), dim);
+    index_peer *peer = index_peer_open(count, dim, metric, m, ef_construction);
+    for (uint32_t i = 0; i < count && peer; i++) {
+        if (!index_peer_add(peer, i, rows + static_cast<size_t>(i) * dim)) {
+            delete peer;
+            peer = nullptr;
         }
-        peer->graph->addPoint(peer->query.data(), i);
     }
-    return peer.release();
+    return peer;
 }
 
 void index_peer_search(index_peer *peer, const float *query, uint32_t k, uint32_t ef,
                        uint64_t *out_rows)
 {
-    const float *given = query;
-    if (peer->is_cosine) {
-        peer->query.assign(query, query + peer->dim);
-        scale_to_one(peer->query.data(), peer->dim);
-        given = peer->query.data();
-    }
-    peer->graph->setEf(ef < k ? k : ef);
-    auto found = peer->graph->searchKnn(given, k);
     for (uint32_t i = 0; i < k; i++) {
         out_rows[i] = UINT64_MAX;
     }
-    for (uint32_t i = static_cast<uint32_t>(found.size()); i-- > 0; found.pop()) {
-        out_rows[i] = found.top().second;
+    try {
+        const float *given = query;
+        if (peer->is_cosine) {
+            peer->query.assign(query, query + peer->dim);
+            scale_to_one(peer->query.data(), peer->dim);
+            given = peer->query.data();
+        }
+        peer->graph->setEf(ef < k ? k : ef);
+        auto found = peer->graph->searchKnn(given, k);
+        for (uint32_t i = static_cast<uint32_t>(found.size()); i-- > 0; found.pop()) {
+            out_rows[i] = found.top().second;
+        }
+    } catch (const std::exception &) {
+        // What was not found is missing from the recall.
     }
+}
+
+void index_peer_count(index_peer *peer, bool counting)
+{
+    counted_function = peer->space->get_dist_func();
+    peer->graph->fstdistfunc_ = counting ? count_distance : counted_function;
+    counted = 0;
+}
+
+uint64_t index_peer_counted(void)
+{
+    return counted;
+}
+
+uint64_t index_peer_bytes(const index_peer *peer)
+{
+    const auto &graph = *peer->graph;
+    uint64_t bytes = graph.cur_element_count * (graph.size_data_per_element_ + sizeof(void *));
+    for (size_t i = 0; i < graph.cur_element_count; i++) {
+        bytes += graph.element_levels_[i] * graph.size_links_per_element_;
+    }
+    return bytes;
 }
 
 void index_peer_free(index_peer *peer)

@@ -27,7 +27,8 @@
     X(scan)                                                                                        \
     X(ingest)                                                                                      \
     X(start)                                                                                       \
-    X(churn)
+    X(churn)                                                                                       \
+    X(search)
 
 #define DECLARE(name) extern const struct vex_bench vex_bench_##name;
 BENCHES(DECLARE)

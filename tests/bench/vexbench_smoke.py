@@ -4,22 +4,30 @@
 The example lines in README.md are the documentation of the fields: every printed line must be a JSON
 object whose keys, in their order, and kinds of values are those of the example with the same "bench"
 and "what"; every example must be printed. Also checked: figures that cannot be right (not positive,
-quantiles out of order), exit codes and messages of wrong usage, and that a run which is interrupted
-leaves neither a file nor a process behind.
+quantiles out of order), recall against true neighbours that are found here, exit codes and messages
+of wrong usage, and that a run which is interrupted leaves neither a file nor a process behind.
 
 Exit status: 0 all well, 1 not, 77 if there is no disk to write to.
 """
 
 import argparse
 import json
+import operator
 import os
 import pathlib
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+
+SAMPLE = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "sample"
+SEARCH = [
+    *("search", "--base", str(SAMPLE / "packages.fvecs"), "--query", str(SAMPLE / "queries.fvecs")),
+    *("--metric", "cosine"),
+]
 
 RUNS = (
     ["pin", "--seconds", "0.02", "--threads", "2", "--rows", "100"],
@@ -32,17 +40,27 @@ RUNS = (
         *("churn", "--rows", "2000", "--rounds", "2", "--batch", "70", "--readers", "2"),
         *("--quiet-seconds", "0.2", "--still-seconds", "0.2", "--settle-seconds", "5"),
     ],
+    [*SEARCH, "--index", "flat", "--limit", "3000", "--k", "3"],
+    [*SEARCH, "--effort", "10,50,200", "--m", "8", "--ef-construction", "50"],
 )
-# Only where the peer was there when vexbench was built.
-PEER_RUN = [*RUNS[3], "--peers", "rocksdb"]
+# Only where the peer was there when vexbench was built, and the lines that only these print.
+PEERS = {
+    "rocksdb": [*RUNS[3], "--peers", "rocksdb"],
+    "hnswlib": [*SEARCH, "--effort", "10,50", "--peer-effort", "10,20,200", "--peers", "hnswlib"],
+}
+PEER_LINES = {
+    "rocksdb": {("ingest", "peer"), ("ingest", "peer_insert"), ("ingest", "peer_batch")},
+    "hnswlib": {("search", "ratio")},
+}
 
 # Arguments of a run that lasts until it is interrupted, and in what state that meets it: all say so
-# with a note about their first round.
+# with a note about their first round or pass.
 LONG_RUNS = (
     ["ingest", "--seconds", "60"],  # the daemon is the library's
     ["start", "--rows", "20000", "--rounds", "1000"],  # it is the program's own
     ["start", "--rows", "20000", "--rounds", "1000", "--kill"],
     ["churn", "--rows", "2000", "--rounds", "10000", "--quiet-seconds", "0.2"],  # others read
+    [*SEARCH, "--passes", "1000000"],
 )
 
 # Arguments, and what the message must say.
@@ -56,10 +74,21 @@ WRONG = (
     (["pin", "--threads=0"], "'0' is not a whole number from 1 to 256"),
     (["pin", "--threads", "2x"], "'2x' is not a whole number"),
     (["scan", "--metric", "l3"], "'l3' is not one of l2|cosine|dot"),
-    (["scan", "--dim", "128,"], "'128,' is not 1 to 8 whole numbers"),
-    (["ingest", "--clients", "1,,2"], "'1,,2' is not 1 to 8 whole numbers"),
+    (["scan", "--dim", "128,"], "'128,' is not 1 to 16 whole numbers"),
+    (["ingest", "--clients", "1,,2"], "'1,,2' is not 1 to 16 whole numbers"),
     (["ingest", "--peers", "all"], "'all' is not one of none|rocksdb"),
+    (["search", "--index", "ivf"], "'ivf' is not one of flat|hnsw"),
+    (["search", "--passes", "2"], "'2' is not a whole number from 3 to"),
     (["start", "--kill=9"], "'9' is not wanted: it takes no value"),
+)
+
+# Arguments that fail before or after anything was started, and what the message must say.
+FAILING = (
+    (["search"], "give --base and --query"),
+    ([*SEARCH, "--effort", "20,10"], "the efforts of vexdb must rise: 20,10"),
+    ([*SEARCH, "--limit", "5"], "--k: 10 neighbours of 5 rows"),
+    ([*SEARCH, "--truth", str(SAMPLE / "queries.fvecs")], "the name must end in .ivecs"),
+    ([*SEARCH, "--base", str(SAMPLE / "queries.txt")], "the name must end in .fvecs or .bvecs"),
 )
 
 PAIRS_IN_ORDER = (
@@ -70,6 +99,8 @@ PAIRS_IN_ORDER = (
     ("ratio", "ratio_greatest"),
     ("writes_s_least", "writes_s"),
     ("writes_s", "writes_s_greatest"),
+    ("queries_s_least", "queries_s"),
+    ("queries_s", "queries_s_greatest"),
 )
 
 # What may be nothing: by itself, where the system does not count it, or because the runs are short.
@@ -78,6 +109,7 @@ MAY_BE_ZERO_OF = {
     "start": {"stop_s", "daemon_cpu_s", "replayed", "read_mib", "limit_s"}
     | {"ratio", "ratio_greatest"},
     "churn": {"dead_rows_end", "dead_rows_settled"},
+    "search": {"effort", "import_s", "build_s", "cpu_s"},
 }
 
 failures = []
@@ -143,15 +175,22 @@ def has_disk(program, folder):
     return "is in memory" not in result.stderr
 
 
-def has_peer(program, folder):
-    result = run(program, ["ingest", "--seconds", "0.001", "--peers", "rocksdb", "--dir", folder])
-    return "was built without RocksDB" not in result.stderr
+def has_peer(program, name, folder):
+    """As far as it is found to be missing before anything is started or measured."""
+    wrong = {"rocksdb": ["ingest", "--seconds", "0.001"], "hnswlib": ["search"]}[name]
+    result = run(program, [*wrong, "--peers", name, "--dir", folder])
+    return "was built without" not in result.stderr
 
 
 def check_runs(program, folder, examples):
     seen = set()
-    peer = has_peer(program, folder)
-    for arguments in (*RUNS, PEER_RUN) if peer else RUNS:
+    runs, missing = [*RUNS], set()
+    for name, arguments in PEERS.items():
+        if has_peer(program, name, folder):
+            runs.append(arguments)
+        else:
+            missing |= PEER_LINES[name]
+    for arguments in runs:
         result = run(program, [*arguments, "--dir", folder])
         expect(
             result.returncode == 0,
@@ -161,10 +200,56 @@ def check_runs(program, folder, examples):
         for text in result.stdout.splitlines():
             check_line(text, examples, seen)
         expect(not list(pathlib.Path(folder).iterdir()), f"{arguments}: left files behind")
-    for name in examples.keys() - seen:
-        if name[1].startswith("peer") and not peer:
-            continue
+    for name in examples.keys() - seen - missing:
         expect(False, f"README.md has an example of {name}, but no run printed one")
+
+
+def read_fvecs(path):
+    data = path.read_bytes()
+    (dim,) = struct.unpack_from("<i", data)
+    return [row[1:] for row in struct.iter_unpack(f"<i{dim}f", data)]
+
+
+def write_ivecs(path, rows):
+    path.write_bytes(b"".join(struct.pack(f"<i{len(row)}i", len(row), *row) for row in rows))
+    return str(path)
+
+
+def check_recall(program, folder):
+    """Against true neighbours that are found here: the vectors of the sample have unit length."""
+    base = read_fvecs(SAMPLE / "packages.fvecs")
+    queries = read_fvecs(SAMPLE / "queries.fvecs")
+    truth = []
+    for query in queries:
+        products = [sum(map(operator.mul, query, row)) for row in base]
+        truth.append(sorted(range(len(base)), key=lambda row, p=products: -p[row])[:5])
+    with tempfile.TemporaryDirectory(prefix="truth.", dir=pathlib.Path(program).parent) as place:
+        path = pathlib.Path(place)
+        good = write_ivecs(path / "good.ivecs", truth)
+        # Of each query the last one is exchanged for one that is farther away.
+        bad = write_ivecs(path / "bad.ivecs", [row[:4] + [row[0] ^ 1] for row in truth])
+        beyond = write_ivecs(path / "beyond.ivecs", [row[:4] + [len(base)] for row in truth])
+        for index, least in (("flat", 1), ("hnsw", 0.9)):
+            arguments = [*SEARCH, "--index", index, "--effort", "200", "--k", "5"]
+            result = run(program, [*arguments, "--truth", good, "--dir", folder])
+            lines = [json.loads(text) for text in result.stdout.splitlines()]
+            recalls = [line["recall"] for line in lines if line["what"] == "search"]
+            modes = [line["mode"] for line in lines if line["what"] == "search"]
+            expect(len(recalls) == 1 and least <= recalls[0] <= 1, f"{index}: recall {recalls}")
+            expect(modes == ["hnsw" if index == "hnsw" else "exact"], f"{index}: mode {modes}")
+        for arguments, message in (
+            (["--k", "5", "--truth", bad], "is it of this base and metric"),
+            (["--k", "5", "--truth", beyond], "row 4000 is not among the 4000"),
+            (["--truth", good], "has 8 rows of 5"),
+        ):
+            expect_failure(program, folder, [*SEARCH, *arguments], message)
+
+
+def expect_failure(program, folder, arguments, message):
+    result = run(program, [*arguments, "--dir", folder])
+    expect(result.returncode == 1, f"{arguments}: exit status {result.returncode}, not 1")
+    expect(message in result.stderr, f"{arguments}: said {result.stderr!r}, not {message!r}")
+    expect(not list(pathlib.Path(folder).iterdir()), f"{arguments}: left files behind")
 
 
 def check_usage(program):
@@ -174,7 +259,7 @@ def check_usage(program):
         expect(message in result.stderr, f"{arguments}: said {result.stderr!r}, not {message!r}")
         expect(not result.stdout, f"{arguments}: wrong usage printed a result")
     overview = run(program, ["--help"]).stdout
-    for bench in ("pin", "scan", "ingest", "start", "churn"):
+    for bench in ("pin", "scan", "ingest", "start", "churn", "search"):
         expect(f"  {bench} " in overview, f"--help does not name {bench}")
     for bench in ("pin", "scan", "ingest"):
         help_text = run(program, [bench, "--help"])
@@ -213,7 +298,9 @@ def check_interruption(program, folder, arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
-    expect("round 1" in process.stderr.readline(), f"{arguments}: no note about its rounds")
+    notes = iter(process.stderr.readline, "")
+    begun = any(re.search("(round|pass) 1", note) for note in notes)
+    expect(begun, f"{arguments}: no note about its rounds")
     # Somewhere in the middle; a daemon is there for most of the time.
     others, memory = set(), set()
     deadline = time.monotonic() + 20
@@ -246,6 +333,9 @@ def main():
         examples = read_examples(options.readme)
         expect(examples, f"{options.readme} has no example lines")
         check_runs(options.program, folder, examples)
+        check_recall(options.program, folder)
+        for arguments, message in FAILING:
+            expect_failure(options.program, folder, arguments, message)
         for arguments in LONG_RUNS:
             check_interruption(options.program, folder, arguments)
     check_usage(options.program)
