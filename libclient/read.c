@@ -290,8 +290,8 @@ static enum vex_status search_view(const struct reader *reader, struct search *s
         return vex_index_flat.search(&view, search->queries, search->queries_count, search->topks,
                                      counters, error);
     }
-    struct vex_effort effort = {
-        .ef = options->ef_search ? options->ef_search : VEX_GRAPH_EF_SEARCH_DEFAULT};
+    struct vex_effort effort = {.ef = options->ef_search ? options->ef_search
+                                                         : VEX_GRAPH_EF_SEARCH_DEFAULT};
     effort.scratch_bytes = vex_effort_scratch_bytes(view.dim, effort.ef, options->k);
     effort.scratch = vex_scratch_take(effort.scratch_bytes);
     if (!effort.scratch) {
