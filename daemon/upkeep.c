@@ -93,8 +93,8 @@ struct vex_upkeep {
     unsigned queue_count;
     uint64_t next_ticket;
     enum stage stage;
-    uint32_t stage_slot;             /* STAGE_MERGES: next collection to look at */
-    uint64_t rotating_from;          /* STAGE_ROTATE: log file to be left behind */
+    uint32_t stage_slot;    /* STAGE_MERGES: next collection to look at */
+    uint64_t rotating_from; /* STAGE_ROTATE: log file to be left for a fresh one, 0 = none yet */
     struct vex_upkeep_answer answer; /* of the request being carried out */
     struct vex_upkeep_answer answers[REQUESTS_MAX];
     unsigned answers_count;
@@ -678,11 +678,12 @@ static void want_checkpoint(struct vex_upkeep *upkeep)
     upkeep->checkpoint_wanted = true;
 }
 
-/* The log file that holds what is to be erased must not be the one that goes on. */
+/* The log file that holds what is to be erased must not be the one that goes on. Nor one that the log moved to by
+ * itself: that may be used again, with what is to be erased as its old bytes. */
 static void rotate(struct vex_upkeep *upkeep)
 {
     struct vex_log *log = vex_store_log(upkeep->store);
-    if (vex_log_file_number(log) != upkeep->rotating_from) {
+    if (upkeep->rotating_from && vex_log_file_number(log) != upkeep->rotating_from) {
         upkeep->stage = STAGE_FIRST;
         want_checkpoint(upkeep);
         return;
@@ -696,6 +697,7 @@ static void rotate(struct vex_upkeep *upkeep)
         finish_request(upkeep, VEX_ERR_NO_SPACE, &error);
         return;
     }
+    upkeep->rotating_from = vex_log_file_number(log);
     /* The next batch makes the change; without one staged or in flight, this is it. */
     (void)vex_log_watermark(log, true);
 }
@@ -713,7 +715,7 @@ static void step_request(struct vex_upkeep *upkeep)
         if (!upkeep->build.running && !start_requested_merge(upkeep)) {
             upkeep->stage =
                 upkeep->queue[0].body.kind == VEX_UPKEEP_ERASE ? STAGE_ROTATE : STAGE_FIRST;
-            upkeep->rotating_from = vex_log_file_number(vex_store_log(upkeep->store));
+            upkeep->rotating_from = 0;
             step_request(upkeep);
         }
         break;
