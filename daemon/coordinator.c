@@ -44,7 +44,7 @@ struct vex_coordinator {
     struct vex_store_recovery recovery;
     uint64_t recovery_us;
     uint64_t record_bytes_at_start;
-    bool quarantine;      /* serve the rest if a collection's files are damaged */
+    bool quarantine;      /* no other way: serve the rest if a collection's files are damaged */
     uint32_t quarantined; /* collections */
     struct id_map seen;
     struct vex_buffer payload_sizes; /* scratch: u32 per item of one batch */
@@ -616,6 +616,29 @@ static enum vex_status restore(void *context, struct vex_store *store, uint64_t 
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* The older checkpoint may have whole what is damaged in the newer one, so a collection is set aside only when
+ * nothing else helps. */
+static enum vex_status open_store(struct vex_coordinator *coordinator,
+                                  const struct vex_coordinator_options *options,
+                                  struct vex_error *error)
+{
+    const struct vex_store_options store_options = {
+        .log_file_bytes_min = options->log_file_bytes_min,
+        .log_file_bytes_max = options->log_file_bytes_max,
+        .reserve_bytes = RESERVE_BYTES,
+    };
+    const struct vex_store_state state = {coordinator, restore, replay};
+    enum vex_status status =
+        vex_store_open(coordinator->io, coordinator->buffers, &store_options, &state,
+                       &coordinator->store, &coordinator->recovery, error);
+    if (options->quarantine && (status == VEX_ERR_CORRUPT || status == VEX_ERR_IO)) {
+        coordinator->quarantine = true;
+        status = vex_store_open(coordinator->io, coordinator->buffers, &store_options, &state,
+                                &coordinator->store, &coordinator->recovery, error);
+    }
+    return status;
+}
+
 static enum vex_status open_parts(struct vex_coordinator *coordinator, int directory_fd,
                                   const struct vex_coordinator_options *options,
                                   struct vex_error *error)
@@ -646,14 +669,7 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
     if (options->wrap_io) {
         coordinator->io = options->wrap_io(coordinator->io, options->wrap_context);
     }
-    const struct vex_store_options store_options = {
-        .log_file_bytes_min = options->log_file_bytes_min,
-        .log_file_bytes_max = options->log_file_bytes_max,
-        .reserve_bytes = RESERVE_BYTES,
-    };
-    const struct vex_store_state state = {coordinator, restore, replay};
-    status = vex_store_open(coordinator->io, coordinator->buffers, &store_options, &state,
-                            &coordinator->store, &coordinator->recovery, error);
+    status = open_store(coordinator, options, error);
     if (status == VEX_OK) {
         coordinator->log = vex_store_log(coordinator->store);
         status =
@@ -674,7 +690,6 @@ enum vex_status vex_coordinator_open(int directory_fd,
         return vex_error_set(error, VEX_ERR_NOMEM, "coordinator: out of memory");
     }
     uint64_t started_ns = vex_clock_ns();
-    coordinator->quarantine = options->quarantine;
     enum vex_status status = open_parts(coordinator, directory_fd, options, error);
     if (status != VEX_OK) {
         vex_coordinator_close(coordinator);

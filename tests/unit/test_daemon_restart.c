@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -480,6 +481,37 @@ static void a_file_that_cannot_be_read_is_quarantined(void **state)
     rig_expect_recovered(&rig);
 }
 
+/* With --quarantine always given: a collection is set aside only if no checkpoint has it whole. */
+static void an_older_checkpoint_is_better_than_a_quarantine(void **state)
+{
+    (void)state;
+    make_three();
+    rig_start(&rig);
+    rig_put(&rig, B, 300, 200, 3);
+    (void)rig_do(&rig, VEX_UPKEEP_CHECKPOINT, NULL);
+    rig_stop(&rig);
+    /* The newest segment file: the older checkpoint does not need it, and the log has what is in it. */
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/segments", rig.directory.path);
+    struct dirent **entries = NULL;
+    int count = scandir(path, &entries, NULL, alphasort);
+    assert_true(count > 2);
+    (void)snprintf(path, sizeof(path), "%s/segments/%.100s", rig.directory.path,
+                   entries[count - 1]->d_name);
+    for (int i = 0; i < count; i++) {
+        free(entries[i]);
+    }
+    free(entries);
+    assert_int_equal(truncate(path, 4096), 0);
+    for (unsigned quarantine = 0; quarantine < 2; quarantine++) {
+        rig.options.quarantine = quarantine != 0;
+        rig_start(&rig);
+        assert_int_equal(rig_stats(&rig).quarantined, 0);
+        rig_expect_recovered(&rig);
+        rig_stop(&rig);
+    }
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, make_rig, remove_rig)
 
 int main(void)
@@ -494,6 +526,7 @@ int main(void)
         CASE(dropping_what_is_damaged_ends_the_quarantine),
         CASE(a_drop_ends_the_quarantine_also_when_it_is_replayed),
         CASE(a_file_that_cannot_be_read_is_quarantined),
+        CASE(an_older_checkpoint_is_better_than_a_quarantine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
