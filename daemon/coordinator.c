@@ -48,7 +48,8 @@ struct vex_coordinator {
     uint32_t quarantined; /* collections */
     struct id_map seen;
     struct vex_buffer payload_sizes; /* scratch: u32 per item of one batch */
-    bool failed;                     /* the log's failure has been announced */
+    bool replayed_drop;
+    bool failed; /* the log's failure has been announced */
 };
 
 /* ---- checking -------------------------------------------------------------------------------- */
@@ -440,6 +441,10 @@ static void drop_collection(struct vex_coordinator *coordinator,
             vex_upkeep_set_quarantine(coordinator->upkeep, coordinator->quarantined > 0);
         }
     }
+    if (coordinator->upkeep && (collection->homes_count || collection->quarantined)) {
+        vex_upkeep_note_drop(coordinator->upkeep);
+    }
+    coordinator->replayed_drop = coordinator->replayed_drop || !coordinator->upkeep;
     vex_registry_drop(coordinator->registry, collection, lsn);
 }
 
@@ -696,6 +701,9 @@ enum vex_status vex_coordinator_open(int directory_fd,
         return status;
     }
     vex_upkeep_set_quarantine(coordinator->upkeep, coordinator->quarantined > 0);
+    if (coordinator->replayed_drop) {
+        vex_upkeep_note_drop(coordinator->upkeep);
+    }
     vex_registry_capture(coordinator->registry);
     vex_registry_apply(coordinator->registry, coordinator->recovery.log.last_lsn);
     struct vex_log_counters counters;

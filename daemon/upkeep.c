@@ -192,6 +192,13 @@ void vex_upkeep_set_quarantine(struct vex_upkeep *upkeep, bool quarantine)
     upkeep->quarantine = quarantine;
 }
 
+void vex_upkeep_note_drop(struct vex_upkeep *upkeep)
+{
+    /* A checkpoint that has been taken already still names the files. */
+    bool taken = upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT;
+    upkeep->checkpoints_owed = taken ? 3 : 2;
+}
+
 static void pin(struct vex_upkeep *upkeep, enum running running)
 {
     upkeep->running = running;

@@ -58,6 +58,9 @@ uint64_t vex_upkeep_oldest_pinned(const struct vex_upkeep *upkeep);
 /* Checkpoints leave what is damaged alone: none are written while a collection is quarantined. */
 void vex_upkeep_set_quarantine(struct vex_upkeep *upkeep, bool quarantine);
 
+/* A collection that may have files is gone: checkpoints follow when it is quiet, so that the disk gets them back. */
+void vex_upkeep_note_drop(struct vex_upkeep *upkeep);
+
 /* Asks for something; the answer comes through vex_upkeep_take_answer with this ticket. Errors: INVALID,
  * NO_COLLECTION, BUSY (too many requests wait), READ_ONLY. */
 enum vex_status vex_upkeep_request(struct vex_upkeep *upkeep, const struct vex_upkeep_body *body,

@@ -192,6 +192,28 @@ static void a_collection_without_a_living_row_has_no_segments_and_goes_on(void *
     restart();
 }
 
+static void the_files_of_a_dropped_collection_go_soon(void **state)
+{
+    (void)state;
+    rig_create(&rig, A);
+    rig_create(&rig, B);
+    rig_put(&rig, A, 0, 300, 1);
+    rig_put(&rig, B, 0, 300, 1);
+    (void)rig_do(&rig, VEX_UPKEEP_CHECKPOINT, NULL);
+    (void)rig_do(&rig, VEX_UPKEEP_CHECKPOINT, NULL);
+    assert_int_equal(rig_stats(&rig).segment_files, 2);
+    rig_drop(&rig, A);
+    rig_commit(&rig);
+    for (int i = 0; i < 4; i++) {
+        rig_pass(&rig, QUIET_MS);
+    }
+    assert_int_equal(rig_stats(&rig).segment_files, 1);
+    uint64_t checkpoints = rig_stats(&rig).checkpoints;
+    rig_pass(&rig, 60000);
+    assert_int_equal(rig_stats(&rig).checkpoints, checkpoints);
+    restart();
+}
+
 /* ---- requests -------------------------------------------------------------------------------- */
 
 static void fill(void)
@@ -564,6 +586,7 @@ int main(void)
         CASE(dead_rows_are_merged_away_and_two_checkpoints_follow),
         CASE(segments_of_one_size_are_merged),
         CASE(a_collection_without_a_living_row_has_no_segments_and_goes_on),
+        CASE(the_files_of_a_dropped_collection_go_soon),
         CASE(requests_are_answered_once_each_and_in_order),
         CASE(requests_that_make_no_sense_are_refused),
         CASE(a_collection_may_go_while_it_is_worked_on),
