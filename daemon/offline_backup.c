@@ -161,8 +161,21 @@ static enum vex_status refuse_existing(const char *directory, struct vex_error *
     return empty ? VEX_OK : vex_error_set(error, VEX_ERR_EXISTS, "it exists and is not empty");
 }
 
+/* What an interrupted restore leaves has never been served. */
+static bool is_instance(const char *part)
+{
+    char path[PATH_MAX + sizeof("/LOCK")];
+    (void)snprintf(path, sizeof(path), "%s/LOCK", part);
+    return access(path, F_OK) == 0;
+}
+
 static enum vex_status make_part(const char *part, struct vex_error *error)
 {
+    if (is_instance(part)) {
+        return vex_error_set(
+            error, VEX_ERR_EXISTS,
+            "%s is needed for the work and is an instance: restore to another name", part);
+    }
     if (!vex_clone_clear(part)) { /* left by an attempt that was interrupted */
         return vex_error_set(error, VEX_ERR_EXISTS, "%s is in the way: remove it", part);
     }

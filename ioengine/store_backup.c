@@ -202,8 +202,18 @@ static int make_part(struct backup *backup)
 {
     struct vex_io *io = backup->io;
     char path[VEX_WHOLE_FILE_PATH_BYTES];
+    struct vex_file lock;
+    join(backup, "LOCK", path);
+    int result = io->ops->open_file(io, path, VEX_FILE_READ, &lock);
+    if (result == 0) { /* an instance, and not ours to clear */
+        io->ops->close_file(io, &lock);
+        return -EEXIST;
+    }
+    if (result != -ENOENT) {
+        return result;
+    }
     static const char *const directories[] = {VEX_SEGMENT_DIRECTORY, VEX_CHECKPOINT_DIRECTORY};
-    int result = io->ops->make_directory(io, backup->part);
+    result = io->ops->make_directory(io, backup->part);
     for (size_t i = 0; result == 0 && i < sizeof(directories) / sizeof(directories[0]); i++) {
         join(backup, directories[i], path);
         result = io->ops->make_directory(io, path);
@@ -261,6 +271,11 @@ static enum vex_status make_backup(struct backup *backup, const struct vex_store
                                    struct vex_error *error)
 {
     int result = make_part(backup);
+    if (result == -EEXIST) {
+        return vex_error_set(error, VEX_ERR_EXISTS,
+                             "%s is needed for the work and is an instance: choose another name",
+                             backup->part);
+    }
     if (result < 0) {
         return vex_error_os(error, vex_status_from_errno(-result), -result, "make directory %s",
                             backup->part);
@@ -290,6 +305,14 @@ enum vex_status vex_store_backup(struct vex_store *store, const char *path,
         return vex_error_set(error, VEX_ERR_INVALID,
                              "a backup needs a path of 1 to %u bytes that does not end in '/'",
                              BACKUP_PATH_BYTES_MAX);
+    }
+    const size_t suffix = strlen(PART_SUFFIX);
+    if (length > suffix && strcmp(path + length - suffix, PART_SUFFIX) == 0) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "%s: a name that ends in '" PART_SUFFIX
+                             "' is that of an unfinished backup, which the next one replaces: "
+                             "choose another",
+                             path);
     }
     if (store->kept_count == 0) {
         return vex_error_set(error, VEX_ERR_INVALID, "nothing to back up: no checkpoint yet");

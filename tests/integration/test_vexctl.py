@@ -1192,6 +1192,13 @@ class Offline(Upkept):
         self.refused(CONFLICT, "backup", "restore", "one", target, instance=instance, says="not empty")
         self.assertEqual(self.json("count", "a", instance=target), {"count": 20})
         self.refused(NOT_FOUND, "backup", "restore", "two", self.folder / "nowhere", instance=instance, says="two")
+        other = self.folder / "third.part"  # an instance that happens to have this name
+        other.mkdir()
+        for name in ("LOCK", "MANIFEST"):
+            (other / name).touch()
+        self.refused(CONFLICT, "backup", "restore", "one", self.folder / "third", instance=instance, says="third.part")
+        self.assertTrue((other / "MANIFEST").exists())
+        shutil.rmtree(other)
         self.assertFalse((self.folder / "nowhere").exists())
 
     def test_restore_by_copy_and_into_an_empty_directory(self):

@@ -1623,6 +1623,16 @@ static void what_is_there_is_not_overwritten(void **state)
         assert_false(exists(disk, part));
     }
     assert_is_backup(disk, "backup");
+    /* An instance that has the name of an unfinished backup. */
+    assert_int_equal(mkdirat(disk->directory.fd, "other.part", 0700), 0);
+    static const char *const files[] = {"other.part/LOCK", "other.part/MANIFEST"};
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        fd = openat(disk->directory.fd, files[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        (void)close(fd);
+    }
+    assert_int_equal(back_up(disk, "other", &error), VEX_ERR_EXISTS);
+    assert_true(exists(disk, "other.part/MANIFEST"));
 }
 
 static void impossible_paths_are_refused(void **state)
@@ -1634,6 +1644,7 @@ static void impossible_paths_are_refused(void **state)
     assert_int_equal(back_up(disk, "", &error), VEX_ERR_INVALID);
     assert_int_equal(back_up(disk, "backup/", &error), VEX_ERR_INVALID);
     assert_int_equal(back_up(disk, longest, &error), VEX_ERR_INVALID);
+    assert_int_equal(back_up(disk, "daily.part", &error), VEX_ERR_INVALID);
     assert_int_equal(back_up(disk, "nowhere/backup", &error), VEX_ERR_IO);
     assert_non_null(strstr(error.message, "nowhere/backup.part"));
     assert_int_equal(back_up(disk, "MANIFEST/backup", &error), VEX_ERR_EXISTS);
