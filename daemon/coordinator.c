@@ -675,6 +675,14 @@ static enum vex_status open_parts(struct vex_coordinator *coordinator, int direc
         coordinator->io = options->wrap_io(coordinator->io, options->wrap_context);
     }
     status = open_store(coordinator, options, error);
+    if (status == VEX_OK && coordinator->recovery.fell_back) {
+        vex_trace("the newest checkpoint cannot be used: %s; started from the one at LSN %llu and "
+                  "the log behind "
+                  "it, and nothing is removed until the next checkpoint ('vexctl checkpoint'); "
+                  "check the disk",
+                  coordinator->recovery.fault.message,
+                  (unsigned long long)coordinator->recovery.checkpoint_lsn);
+    }
     if (status == VEX_OK) {
         coordinator->log = vex_store_log(coordinator->store);
         status =
