@@ -86,6 +86,7 @@ struct vex_upkeep {
     uint64_t quiet_since_ms;
     uint64_t checkpoint_not_before_ms;
     uint64_t merge_not_before_ms;
+    uint32_t merge_slot; /* the collection to look at first: each has its turn */
     uint64_t now_ms;
     uint64_t looked_ms;
 
@@ -512,10 +513,13 @@ static bool start_due_merge(struct vex_upkeep *upkeep)
         return false;
     }
     bool quiet = is_quiet(upkeep);
-    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
+    for (uint32_t i = 0; i < VEX_PLACES_MAX; i++) {
+        uint32_t slot = (upkeep->merge_slot + i) % VEX_PLACES_MAX;
         struct pick pick = {.collection = vex_registry_at(upkeep->registry, slot)};
         if (pick.collection && !pick.collection->quarantined && pick_merge(&pick, quiet) &&
             !(pick.graph && upkeep->build.running)) {
+            /* One that does not fit the memory must not keep the others from giving theirs back. */
+            upkeep->merge_slot = slot + 1;
             start_merge(upkeep, &pick, false);
             return true;
         }
