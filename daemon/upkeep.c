@@ -193,11 +193,17 @@ void vex_upkeep_set_quarantine(struct vex_upkeep *upkeep, bool quarantine)
     upkeep->quarantine = quarantine;
 }
 
-void vex_upkeep_note_drop(struct vex_upkeep *upkeep)
+/* Segments are no longer named by anything new: two checkpoints from now on their files can go. */
+static void owe_checkpoints(struct vex_upkeep *upkeep)
 {
     /* A checkpoint that has been taken already still names the files. */
     bool taken = upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT;
     upkeep->checkpoints_owed = taken ? 3 : 2;
+}
+
+void vex_upkeep_note_drop(struct vex_upkeep *upkeep)
+{
+    owe_checkpoints(upkeep);
 }
 
 static void pin(struct vex_upkeep *upkeep, enum running running)
@@ -560,7 +566,7 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct merging *merg
     upkeep->counters.merges++;
     upkeep->counters.merged_bytes += bytes;
     upkeep->counters.last_error[0] = 0;
-    upkeep->checkpoints_owed = 2;
+    owe_checkpoints(upkeep);
     if (merging->requested) {
         upkeep->answer.done.rows_removed += rows_before - rows_after;
     }

@@ -136,8 +136,7 @@ static float square_sum_avx512(const float *values, size_t count)
 /* Codes of 16 values as floats of 0..15. max returns its second operand if one is NaN. */
 INLINE __m512 codes_of(__m512 values, __m512 inverse_step)
 {
-    __m512 steps = _mm512_roundscale_ps(_mm512_mul_ps(values, inverse_step),
-                                        _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 steps = _mm512_floor_ps(_mm512_mul_ps(values, inverse_step));
     steps = _mm512_add_ps(steps, _mm512_set1_ps(8));
     return _mm512_min_ps(_mm512_max_ps(steps, _mm512_setzero_ps()), _mm512_set1_ps(15));
 }

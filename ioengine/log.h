@@ -131,9 +131,10 @@ bool vex_log_rotate(struct vex_log *log);
 /*
  * Removes the files below `first_file_number`, never the current one, or keeps one of them
  * (`recycle`) to be used again: that spares zero-filling, its old bytes stay on disk. A file that
- * cannot be removed is left to the next recovery. Any thread.
+ * cannot be removed is left to the next recovery, and is the reason of the result: 0 or a negative errno. Any
+ * thread.
  */
-void vex_log_trim(struct vex_log *log, uint64_t first_file_number, bool recycle);
+int vex_log_trim(struct vex_log *log, uint64_t first_file_number, bool recycle);
 
 /* The file that the last batch went to or, before the first one, goes to: records staged from now on
  * will be in it or behind it. */

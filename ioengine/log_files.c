@@ -194,16 +194,17 @@ static void offer_spare(struct vex_log *log, uint64_t bytes)
     (void)pthread_mutex_unlock(&files->mutex);
 }
 
-void vex_log_trim(struct vex_log *log, uint64_t first_file_number, bool recycle)
+int vex_log_trim(struct vex_log *log, uint64_t first_file_number, bool recycle)
 {
     struct log_files *files = &log->files;
     struct vex_io *io = log->io;
+    int failure = 0;
     bool changed = !recycle; /* vex_log_rotate may have removed one without syncing */
     (void)pthread_mutex_lock(&files->mutex);
     files->recycling = recycle;
     if (!recycle && files->spare == SPARE_READY) {
         files->spare = SPARE_NONE;
-        (void)io->ops->unlink(io, SPARE_PATH);
+        failure = io->ops->unlink(io, SPARE_PATH);
     }
     (void)pthread_mutex_unlock(&files->mutex);
 
@@ -218,15 +219,18 @@ void vex_log_trim(struct vex_log *log, uint64_t first_file_number, bool recycle)
         if (keep && io->ops->rename(io, path, SPARE_PATH) == 0) {
             spare_bytes = entry.bytes;
         } else {
-            (void)io->ops->unlink(io, path);
+            int result = io->ops->unlink(io, path);
+            failure = failure < 0 ? failure : result;
         }
         changed = true;
     }
     if (changed) {
         int result = io->ops->sync_directory(io, VEX_LOG_DIRECTORY);
         spare_bytes = result < 0 ? 0 : spare_bytes;
+        failure = failure < 0 ? failure : result;
     }
     if (moving) {
         offer_spare(log, spare_bytes);
     }
+    return failure;
 }

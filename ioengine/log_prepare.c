@@ -136,6 +136,16 @@ static void run_locked(struct vex_log *log)
     (void)pthread_mutex_lock(&files->mutex);
     if (spare) {
         files->spare = SPARE_NONE;
+    } else if (means_full(result) && files->recycling && files->spare == SPARE_READY &&
+               files->spare_bytes >= request.bytes_min) {
+        /* Smaller than wished for, but there. */
+        files->spare = SPARE_MOVING;
+        spare_bytes = files->spare_bytes;
+        (void)pthread_mutex_unlock(&files->mutex);
+        int taken = take_spare(log->io, spare_bytes, &prepared);
+        (void)pthread_mutex_lock(&files->mutex);
+        files->spare = SPARE_NONE;
+        result = taken < 0 ? result : 0;
     }
     files->zeroed_bytes += result == 0 && !prepared.recycled ? prepared.bytes : 0;
     files->prepared = prepared;

@@ -418,7 +418,9 @@ enum vex_status vex_store_trim(struct vex_store *store, bool recycle, const uint
     int result = store_remove_unneeded(store, sorted, keep_count, &removed);
     free(sorted);
     store_count(store);
-    vex_log_trim(store->log, store->manifest.log_file, recycle);
+    int log_result = vex_log_trim(store->log, store->manifest.log_file, recycle);
+    /* Of no account in the daily round: the next start removes it. Not if it was to be gone. */
+    result = result == 0 && !recycle ? log_result : result;
     return result < 0 ? vex_error_os(error, vex_status_from_errno(-result), -result,
                                      "remove what no checkpoint needs")
                       : VEX_OK;

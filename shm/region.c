@@ -96,6 +96,12 @@ static void *map_aligned(int fd, uint64_t bytes, int protection)
     return memory;
 }
 
+static uint64_t available_bytes(void)
+{
+    struct statvfs shm;
+    return statvfs(SHM_DIRECTORY, &shm) == 0 ? (uint64_t)shm.f_bavail * shm.f_frsize : UINT64_MAX;
+}
+
 static enum vex_status no_space(const char *name, uint64_t bytes, int os_errno,
                                 struct vex_error *error)
 {
@@ -104,11 +110,8 @@ static enum vex_status no_space(const char *name, uint64_t bytes, int os_errno,
                             "allocate %llu bytes of shared memory %s", (unsigned long long)bytes,
                             name);
     }
-    struct statvfs shm;
-    unsigned long long available = 0;
-    if (statvfs(SHM_DIRECTORY, &shm) == 0) {
-        available = (unsigned long long)shm.f_bavail * shm.f_frsize;
-    }
+    uint64_t free_bytes = available_bytes();
+    unsigned long long available = free_bytes == UINT64_MAX ? 0 : free_bytes;
     return vex_error_os(error, vex_status_from_errno(os_errno), os_errno,
                         "shared memory %s needs %llu more bytes, " SHM_DIRECTORY
                         " has %llu free; enlarge it (mount -o remount,size=... " SHM_DIRECTORY
@@ -185,6 +188,10 @@ static void allocate_huge(const struct vex_region *region, int fd, uint64_t offs
 enum vex_status vex_region_allocate(struct vex_region *region, uint64_t offset, uint64_t bytes,
                                     struct vex_error *error)
 {
+    /* What does not fit would first take all there is from those who need little. */
+    if (bytes >= HUGE_PAGE_BYTES && bytes > available_bytes()) {
+        return no_space(region->name, bytes, ENOSPC, error);
+    }
     int fd = shm_open(region->name, O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) {
         return vex_error_os(error, vex_status_from_errno(errno), errno,

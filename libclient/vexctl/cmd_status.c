@@ -192,7 +192,9 @@ static void print_space(FILE *out, const struct vex_stats *stats)
                    stats->io_backend);
     vex_table_line(out, WIDTH, "segment files", "%" PRIu64 " of %s; reserve %s",
                    stats->segment_files, segments,
-                   stats->reserve_bytes ? reserve : "GIVEN UP: the disk is full");
+                   stats->reserve_bytes         ? reserve
+                   : stats->checkpoint_failures ? "GIVEN UP: the disk is full"
+                                                : "not needed yet");
     print_amplification(out, stats);
 }
 
