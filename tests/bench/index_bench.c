@@ -2,12 +2,13 @@
  * index_bench: the graph index alone, in plain memory, beside hnswlib, for work on the index.
  *
  *     index_bench <directory> [rows=N] [metric=l2|cosine|dot] [k=10] [ef=a,b,c] [m=16] [efc=150]
- *                 [hefc=200] [passes=3] [peer=0|1]
+ *                 [hefc=200] [passes=3] [peer=0|1] [huge=0|1]
  *
  * The directory holds base and query as fvecs or bvecs; the ground truth is computed here, exactly,
  * with the flat index. One thread, one query per call; pin it with taskset. The two libraries take turns
  * within a pass, pass by pass, and the best pass counts, so that what else runs on the machine hits both
- * alike. It says nothing about the product, which searches shared memory through libvex: vexbench does.
+ * alike. GLIBC_TUNABLES=glibc.malloc.hugetlb=1 gives hnswlib the huge pages that huge=1 gives the graph.
+ * It says nothing about the product, which searches shared memory through libvex: vexbench does.
  */
 #include <math.h>
 #include <stdio.h>
@@ -67,7 +68,8 @@ static double cpu_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Huge pages where the kernel gives them: both libraries get the same. */
+static bool with_huge_pages = true;
+
 static void *allocate(size_t bytes)
 {
     size_t huge = 2u << 20;
@@ -76,7 +78,7 @@ static void *allocate(size_t bytes)
     if (memory == MAP_FAILED) {
         die("out of memory");
     }
-    (void)madvise(memory, rounded, MADV_HUGEPAGE);
+    (void)madvise(memory, rounded, with_huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     return memory;
 }
 
@@ -366,6 +368,8 @@ static void parse(struct setup *setup, const char *argument)
         setup->passes = number;
     } else if (strncmp(argument, "peer=", 5) == 0) {
         setup->with_peer = number != 0;
+    } else if (strncmp(argument, "huge=", 5) == 0) {
+        with_huge_pages = number != 0;
     } else {
         die(argument);
     }
