@@ -24,14 +24,19 @@ bool vex_graph_shape_is_sound(const struct vex_graph_shape *shape)
             shape->ef_construction <= VEX_GRAPH_EF_CONSTRUCTION_MAX);
 }
 
+/*
+ * Three times m, where HNSW has twice: a link costs eight bytes and, once met, an eighth of a vector,
+ * so more of them pay. Measured, 48 against 32: a tenth to a third faster at recall 0.99, the same at
+ * 0.95.
+ */
 uint32_t vex_graph_links(const struct vex_graph_shape *shape)
 {
-    return (uint32_t)vex_round_up(2 * (uint64_t)shape->m, VEX_LINKS_STEP);
+    return (uint32_t)vex_round_up(3 * (uint64_t)shape->m, VEX_LINKS_STEP);
 }
 
-static uint32_t upper_links(uint32_t links)
+uint32_t vex_graph_upper_links(uint32_t links)
 {
-    return (uint32_t)vex_round_up(links / 2, VEX_LINKS_STEP);
+    return (uint32_t)vex_round_up(links / 3, VEX_LINKS_STEP);
 }
 
 uint32_t vex_graph_layers(uint32_t nodes_count, uint32_t out_nodes[VEX_GRAPH_LAYERS_MAX])
@@ -64,7 +69,7 @@ static uint64_t lay_out_upper(uint32_t nodes_count, uint32_t links, uint32_t pad
         out[layer].codes_offset = bytes;
         bytes += count * (padded / 2);
         out[layer].rows_offset = bytes;
-        bytes += layer + 1 < layers ? count * upper_links(links) * BYTES_PER_LINK : 0;
+        bytes += layer + 1 < layers ? count * vex_graph_upper_links(links) * BYTES_PER_LINK : 0;
         out[layer].factors_offset = bytes;
         bytes = vex_round_up(bytes + count * sizeof(uint32_t), LINE_BYTES);
     }
@@ -117,7 +122,8 @@ static const char *head_fault(const struct vex_graph_head *head, uint32_t dim,
         return "its nodes are more than the rows";
     }
     if (head->links < VEX_LINKS_STEP || head->links > VEX_LINKS_MAX ||
-        head->links % VEX_LINKS_STEP != 0 || head->upper_links != upper_links(head->links)) {
+        head->links % VEX_LINKS_STEP != 0 ||
+        head->upper_links != vex_graph_upper_links(head->links)) {
         return "its links are out of bounds";
     }
     uint32_t nodes[VEX_GRAPH_LAYERS_MAX];
@@ -169,8 +175,8 @@ void vex_graph_place(struct vex_graph *out, const struct vex_graph_parts *parts,
         bool is_top = layer + 1 == out->layers_count;
         out->layers[layer] = (struct vex_graph_layer){
             .nodes_count = nodes[layer],
-            .links = upper_links(links),
-            .row_bytes = upper_links(links) * BYTES_PER_LINK,
+            .links = vex_graph_upper_links(links),
+            .row_bytes = vex_graph_upper_links(links) * BYTES_PER_LINK,
             .rows = is_top ? NULL : base + upper[layer].rows_offset,
             .codes = base + upper[layer].codes_offset,
             .factors = (const void *)(base + upper[layer].factors_offset),

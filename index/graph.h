@@ -49,7 +49,7 @@ struct vex_segment;
 
 /* What a user chooses. m = 0: no graph. */
 struct vex_graph_shape {
-    uint32_t m;               /* links of a node are 2 m, rounded up to 16 */
+    uint32_t m;               /* links of a node are 3 m, rounded up to 16; above, m */
     uint32_t ef_construction; /* nodes that an insertion considers */
 };
 
@@ -113,6 +113,8 @@ enum vex_graph_part {
 
 bool vex_graph_shape_is_sound(const struct vex_graph_shape *shape);
 uint32_t vex_graph_links(const struct vex_graph_shape *shape);
+/* Links of a node in the upper layers, from those in the base layer. */
+uint32_t vex_graph_upper_links(uint32_t links);
 /* Bytes of one node in a part, and bytes besides; of the upper layers all is besides. */
 void vex_graph_part_bytes(enum vex_graph_part part, const struct vex_graph_shape *shape,
                           uint32_t dim, uint32_t nodes_count, uint32_t *out_node_bytes,

@@ -67,7 +67,7 @@ static bool make_memory(struct vex_graph_build *build)
 {
     uint32_t nodes[VEX_GRAPH_LAYERS_MAX];
     uint32_t links = vex_graph_links(&build->shape);
-    uint32_t upper = (uint32_t)vex_round_up(links / 2, VEX_LINKS_STEP);
+    uint32_t upper = vex_graph_upper_links(links);
     build->layers_count = vex_graph_layers(build->nodes_count, nodes);
     build->row_of = malloc((size_t)build->nodes_count * sizeof(*build->row_of));
     build->bytes = aligned(build->nodes_count, build->bytes_stride);

@@ -27,7 +27,7 @@
 #define VEX_CODE_CHUNK_DIMS 128u
 #define VEX_CODE_CHUNK_BYTES 64u
 #define VEX_CODE_MIDDLE 7.5f /* what the code value 0 lies below zero, in steps */
-#define VEX_LINKS_MAX 128u   /* of a node; rows are a multiple of VEX_LINKS_STEP */
+#define VEX_LINKS_MAX 192u   /* of a node; rows are a multiple of VEX_LINKS_STEP */
 #define VEX_LINKS_STEP 16u
 #define VEX_EXPAND_COUNT 2u /* nodes expanded at once */
 #define VEX_BATCH_MAX (VEX_EXPAND_COUNT * VEX_LINKS_MAX)

@@ -25,6 +25,7 @@
 
 #define K 10u
 #define QUERIES 60u
+#define LINKS 32u /* of a node: three times m, rounded up */
 
 static uint64_t seed;
 
@@ -660,16 +661,16 @@ static void validate_names_a_link_that_leads_outside(void **state)
                     (parts.start[VEX_GRAPH_PART_ROWS] - (const uint8_t *)world.memory);
     uint32_t outside = 500;
     uint32_t held;
-    memcpy(&held, rows + 7 * 16 * 8, sizeof(held));
-    memcpy(rows + 7 * 16 * 8, &outside, sizeof(outside));
+    memcpy(&held, rows + 7 * LINKS * 8, sizeof(held));
+    memcpy(rows + 7 * LINKS * 8, &outside, sizeof(outside));
     assert_int_equal(vex_graph_validate(&world.writer.segment, &error), VEX_ERR_CORRUPT);
     assert_non_null(strstr(error.message, "node 7"));
-    memcpy(rows + 7 * 16 * 8, &held, sizeof(held));
+    memcpy(rows + 7 * LINKS * 8, &held, sizeof(held));
     assert_int_equal(vex_graph_validate(&world.writer.segment, &error), VEX_OK);
     /* All links of all nodes lead to themselves: nothing can be reached. */
     for (uint32_t node = 0; node < 500; node++) {
-        for (uint32_t i = 0; i < 16; i++) {
-            memcpy(rows + (node * 16 * 2 + i) * 4, &node, sizeof(node));
+        for (uint32_t i = 0; i < LINKS; i++) {
+            memcpy(rows + (node * LINKS * 2 + i) * 4, &node, sizeof(node));
         }
     }
     assert_int_equal(vex_graph_validate(&world.writer.segment, &error), VEX_ERR_CORRUPT);
@@ -702,7 +703,7 @@ static void a_head_that_cannot_be_is_refused(void **state)
     bad[5].layers_count = 7;
     bad[6].scale = NAN;
     bad[7].add_unit = 0;
-    bad[8].links = 128;
+    bad[8].links = 192;
     for (size_t i = 0; i < 9; i++) {
         memcpy(head, &bad[i], sizeof(good));
         assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
