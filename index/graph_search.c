@@ -48,7 +48,7 @@ struct walk {
     struct vex_score_batch *batch;
     uint32_t *tags;
     uint32_t tags_mask;
-    size_t code_lines_bytes;
+    size_t code_bytes;
     uint64_t steps;
     uint64_t scored;
 };
@@ -140,35 +140,52 @@ static void fetch(const uint8_t *from, size_t bytes)
     }
 }
 
-/* Takes a node into the batch unless it was met; without a branch, which would be a coin's toss. */
-static inline uint32_t meet(const struct walk *walk, uint32_t count, uint32_t node,
-                            uint32_t factors)
+/*
+ * Takes nodes that were not met yet into the batch; without a branch, which would be a coin's toss.
+ * Numbers are bounded here, once for all that follows. Returns how many the batch holds then.
+ */
+static uint32_t meet(const struct walk *walk, const uint32_t *restrict nodes,
+                     const uint32_t *restrict factors, uint32_t nodes_count)
 {
+    uint32_t *restrict tags = walk->tags;
+    uint32_t *restrict out_nodes = walk->batch->nodes;
+    uint32_t *restrict out_factors = walk->batch->factors;
+    uint32_t mask = walk->tags_mask;
     uint32_t last = walk->layer->nodes_count - 1;
-    node = node < last ? node : last;
-    uint32_t *tag = &walk->tags[node & walk->tags_mask];
-    uint32_t is_new = *tag != node;
-    *tag = node;
-    walk->batch->nodes[count] = node;
-    walk->batch->factors[count] = factors;
-    return count + is_new;
+    uint32_t count = walk->batch->count;
+    for (uint32_t i = 0; i < nodes_count; i++) {
+        uint32_t node = nodes[i] < last ? nodes[i] : last;
+        uint32_t is_new = tags[node & mask] != node;
+        tags[node & mask] = node;
+        out_nodes[count] = node;
+        out_factors[count] = factors[i];
+        count += is_new;
+    }
+    return count;
 }
 
 static void collect(struct walk *walk, uint32_t node)
 {
     const struct vex_graph_layer *layer = walk->layer;
     const uint32_t *links = (const void *)(layer->rows + node * layer->row_bytes);
-    const uint32_t *factors = links + layer->links;
     uint32_t before = walk->batch->count;
-    uint32_t count = before;
-    for (uint32_t i = 0; i < layer->links; i++) {
-        count = meet(walk, count, links[i], factors[i]);
-    }
+    uint32_t count = meet(walk, links, links + layer->links, layer->links);
     walk->batch->count = count;
     for (uint32_t i = before; i < count; i++) {
-        fetch(layer->codes + walk->batch->nodes[i] * walk->code_lines_bytes,
-              walk->code_lines_bytes);
+        fetch(layer->codes + walk->batch->nodes[i] * walk->code_bytes, walk->code_bytes);
     }
+}
+
+/* Begins in a layer with nodes that are in it. */
+static void begin_with(struct walk *walk, const uint32_t *nodes, uint32_t count)
+{
+    walk->batch->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        walk->batch->count = meet(walk, nodes + i, walk->layer->factors + nodes[i], 1);
+    }
+    walk->kernels->score(walk->query, walk->layer->codes, walk->batch);
+    walk->kernels->offer(&walk->beam, walk->batch);
+    walk->scored += walk->batch->count;
 }
 
 /* The nearest node not yet expanded, marked as expanded; false if there is none. */
@@ -241,53 +258,51 @@ static void scan_top(struct walk *walk)
     }
 }
 
-/* Nodes to begin with in the base layer, taken to the batch. */
-static void descend(struct walk *walk, const struct vex_graph *graph, uint32_t *tags)
+static uint32_t take_beam(const struct walk *walk, uint32_t out[ENTRY_BEAM])
+{
+    for (uint32_t i = 0; i < walk->beam.count; i++) {
+        out[i] = walk->beam.nodes[i] & ~VEX_NODE_EXPANDED;
+    }
+    return walk->beam.count;
+}
+
+/* Finds nodes to begin with in the base layer; returns how many. */
+static uint32_t descend(struct walk *walk, const struct vex_graph *graph, uint32_t *tags,
+                        uint32_t out[ENTRY_BEAM])
 {
     float distances[ENTRY_BEAM + VEX_BATCH_PAD];
-    uint32_t nodes[ENTRY_BEAM + VEX_BATCH_PAD] = {0};
+    uint32_t nodes[ENTRY_BEAM + VEX_BATCH_PAD];
     uint32_t layer = graph->layers_count - 1;
     walk->layer = &graph->layers[layer];
     start_beam(walk, distances, nodes, ENTRY_BEAM);
     scan_top(walk);
+    uint32_t count = take_beam(walk, out);
     while (--layer > 0) {
-        uint32_t count = walk->beam.count;
         walk->layer = &graph->layers[layer];
         forget(walk, tags, ENTRY_TAGS);
-        walk->batch->count = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t node = nodes[i] & ~VEX_NODE_EXPANDED;
-            walk->batch->count = meet(walk, walk->batch->count, node, walk->layer->factors[node]);
-        }
         start_beam(walk, distances, nodes, ENTRY_BEAM);
-        score_batch(walk);
+        begin_with(walk, out, count);
         run(walk);
+        count = take_beam(walk, out);
     }
     uint32_t last = graph->nodes_count - 1;
-    walk->batch->count = 0;
-    for (uint32_t i = 0; i < walk->beam.count; i++) {
-        uint32_t node = graph->entries[nodes[i] & ~VEX_NODE_EXPANDED];
-        walk->batch->nodes[walk->batch->count++] = node < last ? node : last;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t node = graph->entries[out[i]];
+        out[i] = node < last ? node : last;
     }
+    return count;
 }
 
 static void walk_base(struct walk *walk, const struct vex_graph *graph,
                       const struct scratch *scratch, uint32_t ef)
 {
     uint32_t entries[ENTRY_BEAM];
-    descend(walk, graph, scratch->tags);
-    uint32_t count = walk->batch->count;
-    memcpy(entries, walk->batch->nodes, count * sizeof(*entries));
+    uint32_t count = descend(walk, graph, scratch->tags, entries);
     walk->layer = &graph->layers[0];
     walk->steps = 0;
     forget(walk, scratch->tags, tags_for(ef));
     start_beam(walk, scratch->distances, scratch->nodes, ef);
-    walk->batch->count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        walk->batch->count =
-            meet(walk, walk->batch->count, entries[i], walk->layer->factors[entries[i]]);
-    }
-    score_batch(walk);
+    begin_with(walk, entries, count);
     run(walk);
 }
 
@@ -395,7 +410,7 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
         .kernels = space.kernels->graph,
         .query = &target.code,
         .batch = scratch.batch,
-        .code_lines_bytes = graph->padded / 2,
+        .code_bytes = graph->padded / 2,
     };
     walk_base(&walk, graph, &scratch, ef);
     counters->steps += walk.steps;
