@@ -23,7 +23,8 @@
 #include "index/segment.h"
 
 #define LINE_BYTES 64u
-#define ENTRY_BEAM 4u /* kept on the way down */
+#define ENTRY_BEAM_MAX 8u /* kept on the way down */
+#define EF_PER_ENTRY 16u
 #define ENTRY_TAGS 1024u
 #define RANK_GROUP 4u     /* vectors ranked together */
 #define RANK_AHEAD 6u     /* vectors fetched ahead of being ranked */
@@ -258,7 +259,7 @@ static void scan_top(struct walk *walk)
     }
 }
 
-static uint32_t take_beam(const struct walk *walk, uint32_t out[ENTRY_BEAM])
+static uint32_t take_beam(const struct walk *walk, uint32_t out[ENTRY_BEAM_MAX])
 {
     for (uint32_t i = 0; i < walk->beam.count; i++) {
         out[i] = walk->beam.nodes[i] & ~VEX_NODE_EXPANDED;
@@ -266,21 +267,26 @@ static uint32_t take_beam(const struct walk *walk, uint32_t out[ENTRY_BEAM])
     return walk->beam.count;
 }
 
-/* Finds nodes to begin with in the base layer; returns how many. */
+/*
+ * Finds nodes to begin with in the base layer; returns how many. One is enough where rows lie evenly;
+ * among clusters several are the way out of a wrong one, so there are more the more effort is wanted.
+ */
 static uint32_t descend(struct walk *walk, const struct vex_graph *graph, uint32_t *tags,
-                        uint32_t out[ENTRY_BEAM])
+                        uint32_t ef, uint32_t out[ENTRY_BEAM_MAX])
 {
-    float distances[ENTRY_BEAM + VEX_BATCH_PAD];
-    uint32_t nodes[ENTRY_BEAM + VEX_BATCH_PAD];
+    float distances[ENTRY_BEAM_MAX + VEX_BATCH_PAD];
+    uint32_t nodes[ENTRY_BEAM_MAX + VEX_BATCH_PAD];
     uint32_t layer = graph->layers_count - 1;
+    uint32_t capacity = ef / EF_PER_ENTRY;
+    capacity = capacity < 1 ? 1 : capacity > ENTRY_BEAM_MAX ? ENTRY_BEAM_MAX : capacity;
     walk->layer = &graph->layers[layer];
-    start_beam(walk, distances, nodes, ENTRY_BEAM);
+    start_beam(walk, distances, nodes, capacity);
     scan_top(walk);
     uint32_t count = take_beam(walk, out);
     while (--layer > 0) {
         walk->layer = &graph->layers[layer];
         forget(walk, tags, ENTRY_TAGS);
-        start_beam(walk, distances, nodes, ENTRY_BEAM);
+        start_beam(walk, distances, nodes, capacity);
         begin_with(walk, out, count);
         run(walk);
         count = take_beam(walk, out);
@@ -296,8 +302,8 @@ static uint32_t descend(struct walk *walk, const struct vex_graph *graph, uint32
 static void walk_base(struct walk *walk, const struct vex_graph *graph,
                       const struct scratch *scratch, uint32_t ef)
 {
-    uint32_t entries[ENTRY_BEAM];
-    uint32_t count = descend(walk, graph, scratch->tags, entries);
+    uint32_t entries[ENTRY_BEAM_MAX];
+    uint32_t count = descend(walk, graph, scratch->tags, ef, entries);
     walk->layer = &graph->layers[0];
     walk->steps = 0;
     forget(walk, scratch->tags, tags_for(ef));
