@@ -25,6 +25,10 @@
 #define GRAPH_ROWS_AUTO 16384u
 #define RUN_MIN 4u /* segments of about one size that are merged */
 #define REQUESTS_MAX 16u
+/* On a machine whose cores are all busy, about a thirtieth and a tenth of one is left to them: searches and
+ * commits do not notice, and nothing stands still. */
+#define WORKER_NICE 15
+#define BUILDER_NICE 10
 
 enum running {
     RUNNING_NOTHING,
@@ -121,8 +125,8 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
     upkeep->store = store;
     upkeep->next_ticket = 1;
     upkeep->now_ms = upkeep->quiet_since_ms = vex_clock_ms();
-    enum vex_status status = vex_worker_start(&upkeep->worker, error);
-    status = status == VEX_OK ? vex_worker_start(&upkeep->builder, error) : status;
+    enum vex_status status = vex_worker_start(WORKER_NICE, &upkeep->worker, error);
+    status = status == VEX_OK ? vex_worker_start(BUILDER_NICE, &upkeep->builder, error) : status;
     if (status != VEX_OK) {
         vex_worker_stop(upkeep->worker);
         free(upkeep);

@@ -14,7 +14,6 @@
 #include "base/error.h"
 #include "base/panic.h"
 
-#define WORKER_NICE 19
 #define SLEEP_MAX_NS (50u * 1000000u)
 #define NS_PER_US 1000u
 
@@ -29,6 +28,7 @@ struct vex_worker {
     int event_fd;
     _Atomic bool quitting;
     _Atomic bool polite;
+    int nice;                  /* of its thread */
     uint64_t slice_started_ns; /* worker */
 };
 
@@ -55,7 +55,7 @@ static void *worker_main(void *argument)
     struct vex_worker *worker = argument;
     const struct vex_pace pace = {pause_between_pieces, worker};
     /* Only this thread, in Linux. Without the permission it just competes. */
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WORKER_NICE);
+    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), worker->nice);
     (void)pthread_mutex_lock(&worker->mutex);
     /* relaxed: changed under the mutex. */
     while (!atomic_load_explicit(&worker->quitting, memory_order_relaxed)) {
@@ -77,13 +77,14 @@ static void *worker_main(void *argument)
     return NULL;
 }
 
-enum vex_status vex_worker_start(struct vex_worker **out_worker, struct vex_error *error)
+enum vex_status vex_worker_start(int nice, struct vex_worker **out_worker, struct vex_error *error)
 {
     *out_worker = NULL;
     struct vex_worker *worker = calloc(1, sizeof(*worker));
     if (!worker) {
         return vex_error_set(error, VEX_ERR_NOMEM, "worker: out of memory");
     }
+    worker->nice = nice;
     worker->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (worker->event_fd < 0) {
         int failure = errno;

@@ -21,8 +21,8 @@ struct vex_worker;
 
 typedef void (*vex_work)(void *job, const struct vex_pace *pace);
 
-/* Errors: NOMEM, IO. */
-enum vex_status vex_worker_start(struct vex_worker **out_worker, struct vex_error *error);
+/* `nice`: 0 to 19, how far its thread stands back. Errors: NOMEM, IO. */
+enum vex_status vex_worker_start(int nice, struct vex_worker **out_worker, struct vex_error *error);
 /* Tells a running job to give up, waits for it, and frees. NULL is allowed. */
 void vex_worker_stop(struct vex_worker *worker);
 
