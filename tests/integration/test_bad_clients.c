@@ -364,8 +364,8 @@ static void frames_before_the_hello_are_refused(void **state)
             continue;
         }
         int fd = raw_connect(scene);
-        static const uint8_t body[80];
-        send_frame(fd, op, 3, body, op == VEX_OP_CREATE ? 96 : 0);
+        static const uint8_t body[sizeof(struct vex_create_body)];
+        send_frame(fd, op, 3, body, op == VEX_OP_CREATE ? sizeof(body) : 0);
         expect_reply(fd, VEX_ERR_PROTOCOL, 3, "hello");
         expect_end(fd);
     }
