@@ -886,6 +886,11 @@ int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator)
     return vex_upkeep_event_fd(coordinator->upkeep);
 }
 
+bool vex_coordinator_upkeep_is_running(const struct vex_coordinator *coordinator)
+{
+    return vex_upkeep_oldest_pinned(coordinator->upkeep) != UINT64_MAX;
+}
+
 int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator)
 {
     return vex_upkeep_builder_event_fd(coordinator->upkeep);

@@ -96,6 +96,8 @@ void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldes
  * when there is news. */
 int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator);
 int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator);
+/* A checkpoint, merge, graph or backup is under way: to end now would throw it away. */
+bool vex_coordinator_upkeep_is_running(const struct vex_coordinator *coordinator);
 void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms);
 /* As in upkeep.h. */
 enum vex_status vex_coordinator_request(struct vex_coordinator *coordinator,

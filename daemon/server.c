@@ -642,7 +642,8 @@ static void housekeeping(struct vex_server *server)
     }
     if (server->options.embedded && server->options.idle_timeout_ms &&
         server->sessions_count == 0 &&
-        (vex_coordinator_idle(server->coordinator) ||
+        ((vex_coordinator_idle(server->coordinator) &&
+          !vex_coordinator_upkeep_is_running(server->coordinator)) ||
          vex_coordinator_failure(server->coordinator)) &&
         now_ms - server->idle_since_ms >= server->options.idle_timeout_ms) {
         vex_trace("idle for %u ms, ending", server->options.idle_timeout_ms);

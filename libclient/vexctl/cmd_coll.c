@@ -97,6 +97,7 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
     shape.metric = metrics[metric];
     struct vex_collection_info info = {.size = sizeof(info)};
     struct vex_collection *collection = NULL;
+    context->creates = true;
     enum vex_status status = vex_context_open(context, true, &error);
     if (status == VEX_OK) {
         status = vex_collection_create(context->db, name, &shape, &error);
@@ -116,8 +117,8 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
         print_info_json(&json, &info);
         fputc('\n', context->out);
     } else {
-        fprintf(context->out, "created '%s': dimension %" PRIu32 ", metric %s\n", info.name,
-                info.dim, vex_metric_name(info.metric));
+        fprintf(context->out, "created '%s': dimension %" PRIu32 ", metric %s, index %s\n",
+                info.name, info.dim, vex_metric_name(info.metric), vex_index_name(info.index));
     }
     return VEX_EXIT_OK;
 }

@@ -213,6 +213,7 @@ static enum vex_status compare(struct job *job, enum vex_metric *out_metric,
 
 static enum vex_status open_collection(struct job *job, struct vex_error *error)
 {
+    job->context->creates = job->create;
     enum vex_status status =
         vex_context_open_collection(job->context, job->name, &job->collection, error);
     enum vex_metric metric = VEX_METRIC_L2;

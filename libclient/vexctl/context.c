@@ -6,9 +6,13 @@
 #include "libclient/vexctl/context.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "libclient/vexctl/fault.h"
 
 /* The text behind context->out. One context per process, as main.c makes it. */
 static char *collected;
@@ -46,8 +50,33 @@ enum vex_exit vex_context_finish(struct vex_context *context, enum vex_exit code
     return code;
 }
 
+/* OK if there is one. A daemon that were started in an empty or a wrong directory would make one. */
+static enum vex_status find_instance(const struct vex_context *context, struct vex_error *error)
+{
+    char directory[PATH_MAX];
+    char manifest[PATH_MAX + sizeof("/MANIFEST")];
+    enum vex_status status =
+        vex_find_directory(context->directory, directory, sizeof(directory), error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    (void)snprintf(manifest, sizeof(manifest), "%s/MANIFEST", directory);
+    if (access(manifest, F_OK) != 0 && errno == ENOENT) {
+        return vex_fault(error, VEX_ERR_NOT_FOUND,
+                         "no instance in %.150s; 'coll create' and 'import --create' make one",
+                         directory);
+    }
+    return VEX_OK;
+}
+
 enum vex_status vex_context_open(struct vex_context *context, bool spawn, struct vex_error *error)
 {
+    if (spawn && !context->no_spawn && !context->creates) {
+        enum vex_status status = find_instance(context, error);
+        if (status != VEX_OK) {
+            return status;
+        }
+    }
     struct vex_open_options options = VEX_OPEN_OPTIONS_INIT;
     options.no_spawn = context->no_spawn || !spawn;
     options.timeout_ms = context->timeout_ms;

@@ -21,6 +21,7 @@ struct vex_context {
     const char *directory;    /* NULL = libvex's default */
     bool json;                /* -o json */
     bool no_spawn;            /* --no-spawn */
+    bool creates;             /* this verb may make an instance; others only mistyped its name */
     uint32_t timeout_ms;      /* --timeout; 0 = libvex's default */
     uint32_t idle_timeout_ms; /* --idle; 0 = libvex's default */
     const char *verb;         /* for messages that point at the help */

@@ -125,6 +125,12 @@ class Case(unittest.TestCase):
             env=env or cls.environment(instance or cls.instance),
         )
 
+    @classmethod
+    def make_instance(cls, instance=None):
+        """An empty one: of vexctl's verbs only those that create a collection make one."""
+        words = ["--dir", str(instance or cls.instance), "--embedded", "--idle-timeout-ms", "1"]
+        subprocess.run([vexd(), *words], capture_output=True, timeout=SECONDS_MAX, check=True)
+
     def good(self, *words, **more):
         """Standard output of a command that must succeed without a word on standard error."""
         done = self.call(*words, **more)
@@ -319,7 +325,18 @@ class Usage(Case):
 
 
 class Collections(Case):
+    def test_a_verb_that_reads_makes_no_instance(self):
+        nowhere = self.folder / "nowhere"
+        for words in (
+            ["status"], ["coll", "list"], ["coll", "show", "b"], ["search", "b", "--id", "1"],
+            ["get", "b", "1"], ["count", "b"], ["checkpoint"], ["compact", "run"],
+            ["backup", "create"],
+        ):
+            self.bad(3, *words, instance=nowhere, says="no instance in")
+            self.assertFalse(nowhere.exists(), words)
+
     def test_create_list_show_drop(self):
+        self.make_instance()
         self.assertEqual(self.good("coll", "list"), "no collections\n")
         self.assertEqual(self.json("coll", "list"), {"collections": []})
         made = self.json("coll", "create", "b", "--dim", 4, "--metric", "cosine")
@@ -823,6 +840,7 @@ class PartWay(Case):
         self.go_on("signal", path, message)
 
     def test_daemon_killed(self):
+        self.make_instance()
         pid = self.json("status")["daemon_pid"]
         path, message = self.interrupt("killed", lambda process: os.kill(pid, signal.SIGKILL))
         self.go_on("killed", path, message)
@@ -833,6 +851,7 @@ class Daemon(Case):
     def fresh_instance(self, name):
         instance = self.folder / name
         self.addCleanup(self.end_daemon, instance)
+        self.make_instance(instance)
         return instance
 
     def test_status(self):
@@ -888,6 +907,7 @@ class Daemon(Case):
         self.addCleanup(self.end_daemon, instance)
         env = {key: value for key, value in os.environ.items() if key != "VEXDB_DIR"}
         env["HOME"] = str(home)
+        self.make_instance(instance)
         self.good("status", env=env)
         self.assertTrue(instance.is_dir())
 
@@ -1004,6 +1024,7 @@ class Upkeep(Upkept):
     def test_status_tells_how_much_space_and_writing_it_costs(self):
         instance = self.folder / "amplified"
         self.addCleanup(self.end_daemon, instance)
+        self.make_instance(instance)
         empty = self.json("status", instance=instance)
         for key in ("space_amplification", "write_amplification", "shm_amplification"):
             self.assertIsNone(empty[key])

@@ -23,7 +23,7 @@
 #define RIG_DIM 64u
 #define RIG_BATCH 32u
 #define RIG_STEPS_MAX 8192u
-#define RIG_TURNS_MS 20000u /* what takes longer in real time has got stuck */
+#define RIG_TURNS_MS 120000u /* what takes longer in real time has got stuck */
 
 enum rig_what { RIG_CREATE, RIG_DROP, RIG_PUT, RIG_DELETE };
 
