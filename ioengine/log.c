@@ -254,6 +254,7 @@ static bool seal_and_submit(struct vex_log *log, uint16_t flags)
         .file_number = log->file_number,
     };
     log->flight_bytes = vex_batch_seal(header, log->open_bytes, log->nonce);
+    log->typical_batch_bytes = (7 * log->typical_batch_bytes + log->flight_bytes) / 8;
     log->flight_data = log->buffers[log->open];
     log->flight_done = 0;
     log->flight_attempts = 0;

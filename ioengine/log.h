@@ -8,7 +8,8 @@
  * timers.
  *
  * Files are zero-filled before use, because appending to a growing or merely preallocated file
- * costs a journal commit per append on top of the flush. The next one is prepared by a helper
+ * costs a journal commit per append on top of the flush; while batches are large, the commit costs
+ * less than writing every byte twice, and blocks are all a file gets. The next one is prepared by a helper
  * thread when the current one is half full; a file that is no longer needed may be used again
  * instead. A batch never spans files. The switch happens only when nothing is in flight, and the
  * file left behind is given an end mark first: so a batch proves all batches before it, and an end

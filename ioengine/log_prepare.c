@@ -21,6 +21,9 @@
 #include "ioengine/log_priv.h"
 
 #define ZERO_CHUNK_BYTES (1u << 20)
+/* A batch is large if so many fill a file, and it is at least so long. */
+#define LARGE_BATCHES 256u
+#define LARGE_BYTES_MIN (2 * VEX_BLOCK_BYTES)
 /* On a full disk, files are not made smaller than this for the sake of one write; for those that give
  * space back, the second. */
 #define SMALLEST_BYTES (1u << 20)
@@ -55,13 +58,14 @@ static bool means_full(int result)
 /* Blocks for as much as was asked for, or for less. Some file systems cannot say beforehand: there a
  * full disk shows while the zeros are written. */
 static int allocate(struct vex_io *io, const struct vex_file *file,
-                    const struct log_request *request, uint64_t *out_bytes)
+                    const struct log_request *request, uint64_t *out_bytes, bool *out_real)
 {
     uint64_t bytes = request->bytes;
     for (;;) {
         int result = io->ops->allocate(io, file, bytes);
         if (result == 0 || result == -EOPNOTSUPP || result == -ENOSYS) {
             *out_bytes = bytes;
+            *out_real = result == 0;
             return 0;
         }
         if (!means_full(result) || bytes <= request->bytes_min) {
@@ -87,8 +91,13 @@ int log_make_prepared(struct vex_io *io, const struct log_request *request,
         return result;
     }
     result = io->ops->open_file(io, PREPARED_PATH, VEX_FILE_READ, &made.reserve);
-    result = result < 0 ? result : allocate(io, &made.file, request, &made.bytes);
-    result = result < 0 ? result : log_write_zeros(io, &made.file, 0, made.bytes);
+    bool real = false;
+    result = result < 0 ? result : allocate(io, &made.file, request, &made.bytes, &real);
+    made.zeroed = !(request->bare && real);
+    if (result == 0) {
+        result = made.zeroed ? log_write_zeros(io, &made.file, 0, made.bytes)
+                             : io->ops->sync(io, &made.file);
+    }
     if (result < 0) {
         close_prepared(io, &made);
         (void)io->ops->unlink(io, PREPARED_PATH);
@@ -147,7 +156,7 @@ static void run_locked(struct vex_log *log)
         files->spare = SPARE_NONE;
         result = taken < 0 ? result : 0;
     }
-    files->zeroed_bytes += result == 0 && !prepared.recycled ? prepared.bytes : 0;
+    files->zeroed_bytes += result == 0 && prepared.zeroed ? prepared.bytes : 0;
     files->prepared = prepared;
     files->failure = result < 0 ? -result : 0;
     files->state = result < 0 ? PREPARATION_FAILED : PREPARATION_READY;
@@ -232,10 +241,21 @@ uint64_t log_next_file_bytes(const struct vex_log *log, uint64_t at_least)
     return vex_round_up(bytes, VEX_BLOCK_BYTES);
 }
 
-static struct log_request make_request(uint64_t wanted, uint64_t needed, bool small)
+/*
+ * Zeros spare each append a commit of the file system's journal, at the price of writing every byte twice. For
+ * large batches the commit is the smaller part.
+ */
+static bool batches_are_large(const struct vex_log *log)
+{
+    uint64_t large = log->file_bytes_max / LARGE_BATCHES;
+    return log->typical_batch_bytes >= (large > LARGE_BYTES_MIN ? large : LARGE_BYTES_MIN);
+}
+
+static struct log_request make_request(const struct vex_log *log, uint64_t wanted, uint64_t needed,
+                                       bool small)
 {
     uint64_t least = vex_round_up(needed, small ? SMALLEST_SMALL_BYTES : SMALLEST_BYTES);
-    return (struct log_request){wanted, least < wanted ? least : wanted};
+    return (struct log_request){wanted, least < wanted ? least : wanted, batches_are_large(log)};
 }
 
 void log_prepare(struct vex_log *log)
@@ -245,7 +265,7 @@ void log_prepare(struct vex_log *log)
     /* A failed attempt is repeated only when the space is really needed. */
     if (files->state == PREPARATION_NONE && start_helper(log)) {
         uint64_t bytes = log_next_file_bytes(log, VEX_LOG_FILE_BLOCKS_MIN * VEX_BLOCK_BYTES);
-        files->request = make_request(bytes, VEX_BLOCK_BYTES, false);
+        files->request = make_request(log, bytes, VEX_BLOCK_BYTES, false);
         files->state = PREPARATION_RUNNING;
         files->helper_asked = true;
         (void)pthread_cond_broadcast(&files->changed);
@@ -285,7 +305,7 @@ static int await_locked(struct vex_log *log, const struct log_request *request, 
 int log_await_prepared(struct vex_log *log, uint64_t bytes, bool small)
 {
     struct log_files *files = &log->files;
-    struct log_request request = make_request(log_next_file_bytes(log, bytes), bytes, small);
+    struct log_request request = make_request(log, log_next_file_bytes(log, bytes), bytes, small);
     (void)pthread_mutex_lock(&files->mutex);
     int result = await_locked(log, &request, bytes, false);
     (void)pthread_mutex_unlock(&files->mutex);
@@ -297,7 +317,8 @@ int log_await_fresh(struct vex_log *log, uint64_t bytes)
     struct log_files *files = &log->files;
     /* As small as files get: the caller waits for it. */
     uint64_t wanted = log->file_bytes_min < bytes ? bytes : log->file_bytes_min;
-    struct log_request request = make_request(vex_round_up(wanted, VEX_BLOCK_BYTES), bytes, false);
+    struct log_request request =
+        make_request(log, vex_round_up(wanted, VEX_BLOCK_BYTES), bytes, false);
     (void)pthread_mutex_lock(&files->mutex);
     files->recycling = false;
     bool drop = files->spare == SPARE_READY;

@@ -35,11 +35,13 @@ struct log_prepared {
     struct vex_file reserve;
     uint64_t bytes;
     bool recycled; /* behind the header there are bytes of an earlier life */
+    bool zeroed;   /* every byte was written */
 };
 
 struct log_request {
     uint64_t bytes;     /* wanted */
     uint64_t bytes_min; /* if the disk has no room for more */
+    bool bare;          /* blocks will do, no zeros */
 };
 
 struct log_file_entry {
@@ -77,6 +79,7 @@ struct vex_log {
     uint8_t uuid[VEX_LOG_UUID_BYTES];
     uint64_t file_bytes_min;
     uint64_t file_bytes_max;
+    uint64_t typical_batch_bytes; /* of late */
 
     struct vex_file file; /* the one appended to */
     uint64_t file_number;

@@ -113,7 +113,7 @@ static enum vex_status make_empty_log(struct repair *repair)
     struct vex_io *io = repair->io;
     const struct vex_log_start *start = &repair->scan->start;
     const struct log_request request = {RESTART_FILE_BYTES,
-                                        VEX_LOG_FILE_BLOCKS_MIN * VEX_BLOCK_BYTES};
+                                        VEX_LOG_FILE_BLOCKS_MIN * VEX_BLOCK_BYTES, false};
     struct log_prepared prepared;
     int result = log_make_prepared(io, &request, &prepared);
     if (result < 0) {
