@@ -20,8 +20,8 @@
 #include "ioengine/log_priv.h"
 
 #define REMEDY                                                                                     \
-    "; acknowledged writes are damaged: restore a backup, or accept the loss with 'vexctl log "    \
-    "repair'"
+    "; acknowledged writes are damaged: 'vexctl log repair' tells what going on without them "     \
+    "loses, perhaps nothing; or restore a backup"
 
 struct replaying {
     vex_log_replay replay;

@@ -223,6 +223,15 @@ void vex_collection_close(struct vex_collection *collection)
     free(collection);
 }
 
+static uint32_t count_graphs(const struct vex_view *view)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < view->segments_count; i++) {
+        count += view->segments[i].segment->graph.nodes_count > 0;
+    }
+    return count;
+}
+
 enum vex_status vex_collection_describe(struct vex_collection *collection,
                                         struct vex_collection_info *out, struct vex_error *error)
 {
@@ -245,6 +254,7 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
         .m = collection->facts.m,
         .ef_construction = collection->facts.ef_construction,
         .segments = reading.view.segments_count,
+        .graphs = count_graphs(&reading.view),
         .count = reading.live_rows,
         .dead = reading.dead_rows,
         .shm_bytes = reading.shm_bytes,

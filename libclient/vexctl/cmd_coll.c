@@ -221,6 +221,8 @@ static void print_info_table(FILE *out, const struct vex_collection_info *info)
     vex_table_line(out, width, "metric", "%s", vex_metric_name(info->metric));
     vex_table_line(out, width, "index", "%s, M %" PRIu32 ", ef_construction %" PRIu32,
                    vex_index_name(info->index), info->m, info->ef_construction);
+    vex_table_line(out, width, "graphs", "%" PRIu32 " of %" PRIu32 " segments", info->graphs,
+                   info->segments);
     vex_table_line(out, width, "vectors", "%" PRIu64, info->count);
     vex_table_line(out, width, "dead rows", "%" PRIu64, info->dead);
     vex_table_line(out, width, "segments", "%" PRIu32, info->segments);

@@ -269,7 +269,12 @@ static void a_restart_finds_its_graphs(void **state)
     struct vex_db *db = vex_fixture_open(fixture);
     struct vex_collection *collection = make(db, "c", VEX_METRIC_COSINE, VEX_INDEX_HNSW);
     put(collection, 0, ROWS, 0);
+    struct vex_collection_info info = {.size = sizeof(info)};
+    assert_ok(vex_collection_describe(collection, &info, sink));
+    assert_int_equal(info.graphs, 0);
     compact(db, "c");
+    assert_ok(vex_collection_describe(collection, &info, sink));
+    assert_int_equal(info.graphs, 1);
     put(collection, 0, 100, 1); /* behind the checkpoint */
     struct hits before[QUERIES];
     float queries[QUERIES][DIM];
@@ -288,9 +293,9 @@ static void a_restart_finds_its_graphs(void **state)
         vex_fixture_start(fixture, NULL);
         db = vex_fixture_open(fixture);
         assert_ok(vex_collection_open(db, "c", &collection, sink));
-        struct vex_collection_info info = {.size = sizeof(info)};
         assert_ok(vex_collection_describe(collection, &info, sink));
         assert_int_equal(info.index, VEX_INDEX_HNSW);
+        assert_int_equal(info.graphs, 1);
         for (uint64_t i = 0; i < QUERIES; i++) {
             struct hits after = search(collection, NULL, queries[i], false, 50);
             assert_string_equal(after.mode, "hnsw");

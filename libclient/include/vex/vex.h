@@ -258,6 +258,7 @@ struct vex_collection_info {
     uint32_t m;
     uint32_t ef_construction;
     uint32_t segments;
+    uint32_t graphs;    /* segments that have one so far; told by vex_collection_describe only */
     uint64_t count;     /* live vectors */
     uint64_t dead;      /* dead rows still held */
     uint64_t shm_bytes; /* shared memory of its segments */
