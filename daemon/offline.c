@@ -122,7 +122,7 @@ static int exit_of(enum vex_status status)
     };
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         if (codes[i].status == status) {
-            return codes[i].code;
+            return (int)codes[i].code;
         }
     }
     return VEX_OFFLINE_FAILED;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
+
 /* Bytes of the UTF-8 sequence that begins at `at`, 0 if there is none. Overlong forms and surrogates are
  * let through: whoever reads them can tell. */
 static size_t sequence_bytes(const uint8_t *at)
@@ -66,6 +68,7 @@ static void print_members(struct vex_report *report, const struct vex_field *fie
     }
 }
 
+VEX_PRINTF(2, 0)
 static void print_line(FILE *to, const char *format, va_list arguments)
 {
     char *line = NULL;

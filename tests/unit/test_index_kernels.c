@@ -8,6 +8,9 @@
  * and guard pages around everything that is read or written. The choice is made once in a process,
  * so it is tested in children of this very program, started with --chosen.
  */
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,8 +44,12 @@ static const char *const level_names[] = {"scalar", "avx2", "avx512", "avx512vnn
 static bool processor_runs(const char *name)
 {
 #if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C); /* clang 14 has no name for it */
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
     if (strcmp(name, "avx2") == 0) {
         return avx2;
     }
