@@ -110,6 +110,25 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
     job->merged = merged;
 }
 
+void vex_merge_job_init(struct vex_merge_job *job, const uint8_t *key, uint64_t segment_id,
+                        const struct vex_live_collection *collection, uint32_t first,
+                        uint32_t count, uint64_t lsn)
+{
+    *job = (struct vex_merge_job){
+        .lsn = lsn,
+        .shape =
+            {
+                .segment_id = segment_id,
+                .collection_id = collection->facts.id,
+                .metric = collection->facts.metric,
+                .dim = collection->facts.dim,
+            },
+        .sources_count = count,
+    };
+    memcpy(job->key, key, sizeof(job->key));
+    memcpy(job->sources, &collection->homes[first], count * sizeof(job->sources[0]));
+}
+
 /* ---- at once --------------------------------------------------------------------------------- */
 
 static uint32_t find_smallest(const struct vex_live_collection *collection, uint32_t count)
@@ -144,19 +163,9 @@ enum vex_status vex_merge_smallest(const uint8_t *key, struct vex_publisher *pub
     uint32_t count =
         collection->homes_count < SMALLEST_COUNT ? collection->homes_count : SMALLEST_COUNT;
     uint32_t first = find_smallest(collection, count);
-    struct vex_merge_job job = {
-        .lsn = lsn,
-        .shape =
-            {
-                .segment_id = vex_publisher_new_segment_id(publisher),
-                .collection_id = collection->facts.id,
-                .metric = collection->facts.metric,
-                .dim = collection->facts.dim,
-            },
-        .sources_count = count,
-    };
-    memcpy(job.key, key, sizeof(job.key));
-    memcpy(job.sources, &collection->homes[first], count * sizeof(job.sources[0]));
+    struct vex_merge_job job;
+    vex_merge_job_init(&job, key, vex_publisher_new_segment_id(publisher), collection, first, count,
+                       lsn);
     vex_merge_run(&job, &(struct vex_pace){never_rest, NULL});
     if (job.status != VEX_OK) {
         if (error) {

@@ -34,6 +34,11 @@ struct vex_merge_job {
     struct vex_home *merged; /* NULL if no row is alive */
 };
 
+/* A merge of `count` segments of the collection from `first` on, as of the staged `lsn`; its result gets the number
+ * `segment_id` and no graph. Main thread. */
+void vex_merge_job_init(struct vex_merge_job *job, const uint8_t *key, uint64_t segment_id,
+                        const struct vex_live_collection *collection, uint32_t first,
+                        uint32_t count, uint64_t lsn);
 /* A vex_work. */
 void vex_merge_run(void *job, const struct vex_pace *pace);
 

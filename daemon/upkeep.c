@@ -489,23 +489,12 @@ static void start_merge(struct vex_upkeep *upkeep, const struct pick *pick, bool
     struct merging *merging = pick->graph ? &upkeep->build : &upkeep->merge;
     const struct vex_collection_facts *facts = &pick->collection->facts;
     struct vex_merge_job *job = &merging->job;
-    *job = (struct vex_merge_job){
-        .lsn = vex_log_next_lsn(vex_store_log(upkeep->store)) - 1,
-        .shape =
-            {
-                .segment_id = vex_publisher_new_segment_id(upkeep->publisher),
-                .collection_id = facts->id,
-                .metric = facts->metric,
-                .dim = facts->dim,
-            },
-        .sources_count = pick->count,
-    };
+    vex_merge_job_init(job, upkeep->key, vex_publisher_new_segment_id(upkeep->publisher),
+                       pick->collection, pick->first, pick->count,
+                       vex_log_next_lsn(vex_store_log(upkeep->store)) - 1);
     if (pick->graph) {
         job->shape.graph = (struct vex_graph_shape){facts->m, facts->ef_construction};
     }
-    memcpy(job->key, upkeep->key, sizeof(job->key));
-    memcpy(job->sources, &pick->collection->homes[pick->first],
-           pick->count * sizeof(job->sources[0]));
     vex_registry_begin_merge(upkeep->registry, &merging->claim, pick->collection, pick->first,
                              pick->count);
     merging->running = true;
