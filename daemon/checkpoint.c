@@ -139,6 +139,7 @@ static enum vex_status add_home(struct vex_checkpoint_job *job, struct vex_buffe
         .payload_bytes = home->writer.payload_bytes,
         .graph_m = home->shape.graph.m,
         .graph_ef_construction = home->shape.graph.ef_construction,
+        .codes = home->shape.codes,
     };
     return vex_image_add_home(body, &image, &home->writer.segment, job->cut.lsn)
                ? VEX_OK
@@ -249,6 +250,7 @@ static enum vex_status make_memory(const struct vex_checkpoint_restore *restore,
         .dim = item->collection->facts.dim,
         .capacity_rows = item->image.capacity_rows,
         .payload_capacity_bytes = item->image.payload_capacity_bytes,
+        .codes = item->image.codes != 0,
         .graph = {item->image.graph_m, item->image.graph_ef_construction},
     };
     if (vex_segment_memory_bytes(&shape) == 0) {

@@ -5,12 +5,12 @@
 #include "base/error.h"
 #include "shm/wire.h"
 
-#define IMAGE_VERSION 1u
+#define IMAGE_VERSION 2u
 #define WORD_BITS 64u
 
 _Static_assert(sizeof(struct vex_image_head) == 16, "on disk");
 _Static_assert(sizeof(struct vex_image_collection) == 112, "on disk");
-_Static_assert(sizeof(struct vex_image_home) == 48, "on disk");
+_Static_assert(sizeof(struct vex_image_home) == 56, "on disk");
 
 static size_t bitmap_bytes(uint32_t rows)
 {

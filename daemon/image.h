@@ -51,6 +51,8 @@ struct vex_image_home {
     uint32_t dead_rows; /* 0 = no bitmap follows, else u64[(rows + 63) / 64] */
     uint32_t graph_m;   /* of the segment's graph; 0 = it has none */
     uint32_t graph_ef_construction;
+    uint32_t codes; /* 1 = the segment has codes; one with a graph has them anyway */
+    uint32_t lists; /* of inverted lists; 0 = it has none */
     uint32_t reserved;
 };
 

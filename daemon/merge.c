@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/panic.h"
-#include "index/graph_build.h"
+#include "index/index.h"
 #include <string.h>
 
 #define SLICE_BYTES (1u << 20)
@@ -52,22 +52,23 @@ static bool copy_live(struct vex_segment_writer *to, const struct vex_home *from
     return true;
 }
 
-struct graph_pause {
+struct build_pause {
     const struct vex_pace *pace;
 };
 
 static bool pause_build(void *context)
 {
-    const struct graph_pause *pause = context;
+    const struct build_pause *pause = context;
     return rest(pause->pace, 0);
 }
 
-static bool build_graph(struct vex_merge_job *job, struct vex_home *merged,
+static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
                         const struct vex_pace *pace)
 {
-    struct graph_pause pause = {pace};
-    job->status = vex_graph_build(&merged->writer, &job->shape.graph,
-                                  &(struct vex_graph_pace){pause_build, &pause}, NULL, &job->error);
+    struct build_pause pause = {pace};
+    const struct vex_index *index = job->shape.graph.m ? &vex_index_hnsw : &vex_index_flat;
+    job->status = index->build(&merged->writer, &job->shape,
+                               &(struct vex_build_pace){pause_build, &pause}, NULL, &job->error);
     return job->status == VEX_OK;
 }
 
@@ -90,6 +91,7 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
         return;
     }
     job->shape.capacity_rows = (uint32_t)rows;
+    job->shape.codes = rows >= VEX_CODES_ROWS_MIN;
     struct vex_home *merged = NULL;
     job->status = vex_home_create(job->key, &job->shape, true, &merged, &job->error);
     if (job->status != VEX_OK) {
@@ -103,7 +105,7 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
             return;
         }
     }
-    if (job->shape.graph.m && !build_graph(job, merged, pace)) {
+    if (!build_index(job, merged, pace)) {
         vex_home_destroy(merged, true);
         return;
     }

@@ -110,6 +110,10 @@ static void check_home(const struct vex_live_collection *collection, uint32_t nu
 static void check_graph(const struct vex_home *home, uint32_t number, struct vex_verify_result *out)
 {
     struct vex_error error;
+    if (home->shape.codes && home->writer.segment.codes.count != home->writer.rows) {
+        note(out, "segment %u: it has %u codes and %u rows", number,
+             home->writer.segment.codes.count, home->writer.rows);
+    }
     if (home->shape.graph.m == 0) {
         return;
     }

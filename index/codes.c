@@ -1,5 +1,7 @@
 #include "index/codes.h"
 
+#include <math.h>
+
 #include "base/bytes.h"
 
 #define FITS_COUNT 20u
@@ -53,14 +55,35 @@ void vex_rotation_apply(const struct vex_rotation *rotation,
     }
 }
 
+/* <x, h>, |h|^2 and |x|^2 of a packed code, in double precision. */
+static void measure_code(const float *values, uint32_t padded, const uint8_t *code, double out[3])
+{
+    double along = 0;
+    double square = 0;
+    double length = 0;
+    for (uint32_t chunk = 0; chunk < padded; chunk += VEX_CODE_CHUNK_DIMS) {
+        const uint8_t *line = code + chunk / 2;
+        const float *low = values + chunk;
+        const float *high = low + VEX_CODE_CHUNK_BYTES;
+        for (uint32_t j = 0; j < VEX_CODE_CHUNK_BYTES; j++) {
+            double u = (double)(line[j] & 15) - (double)VEX_CODE_MIDDLE;
+            double v = (double)(line[j] >> 4) - (double)VEX_CODE_MIDDLE;
+            along += (double)low[j] * u + (double)high[j] * v;
+            square += u * u + v * v;
+            length += (double)low[j] * (double)low[j] + (double)high[j] * (double)high[j];
+        }
+    }
+    out[0] = along;
+    out[1] = square;
+    out[2] = length;
+}
+
 struct vex_code_factors vex_code_encode(const struct vex_graph_kernels *kernels,
                                         const float *values, uint32_t padded, uint8_t *out_code)
 {
     float largest = kernels->max_abs(values, padded);
-    float square = kernels->square_sum(values, padded);
     float best_inverse = 0;
     float best_fit = -1;
-    float best_dot = 0;
     for (uint32_t i = 0; i < FITS_COUNT && largest > 0; i++) {
         float share = FIT_SMALLEST + (FIT_LARGEST - FIT_SMALLEST) * (float)i / (FITS_COUNT - 1);
         float inverse = LEVELS_HALF / (largest * share);
@@ -70,11 +93,20 @@ struct vex_code_factors vex_code_encode(const struct vex_graph_kernels *kernels,
         if (fit > best_fit) {
             best_fit = fit;
             best_inverse = inverse;
-            best_dot = sums[0];
         }
     }
     kernels->code_pack(values, padded, best_inverse, out_code);
-    return (struct vex_code_factors){square, best_dot > 0 ? -2 * square / best_dot : 0};
+    double sums[3];
+    measure_code(values, padded, out_code, sums);
+    if (!(sums[0] > 0)) {
+        return (struct vex_code_factors){(float)sums[2], 0, 1};
+    }
+    double sine_square = 1 - sums[0] * sums[0] / (sums[1] * sums[2]) + VEX_SINE_SLACK;
+    return (struct vex_code_factors){
+        .add = (float)sums[2],
+        .rescale = (float)(-2 * sums[2] / sums[0]),
+        .sine = sine_square < 1 ? sqrt(sine_square) : 1,
+    };
 }
 
 void vex_code_query(const struct vex_graph_kernels *kernels, const float *values, uint32_t padded,

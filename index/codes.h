@@ -33,9 +33,14 @@ struct vex_rotation {
 };
 
 struct vex_code_factors {
-    float add;
-    float rescale;
+    float add;     /* A */
+    float rescale; /* r; 0 if the code says nothing */
+    double sine; /* of the angle between vector and code, not less than it is; see VEX_SINE_SLACK */
 };
+
+/* By how much the stored square of a sine is larger than the one computed, which is a difference of
+ * numbers near 1: many times what double precision loses there. */
+#define VEX_SINE_SLACK 1e-12
 
 /* Dimensions of a code, bits included: dim rounded up to a line. */
 uint32_t vex_code_padded(uint32_t dim);
@@ -48,7 +53,7 @@ void vex_rotation_make(uint64_t seed, uint32_t padded, uint8_t *out_signs);
 void vex_rotation_apply(const struct vex_rotation *rotation,
                         const struct vex_graph_kernels *kernels, float *values);
 
-/* Writes padded / 2 bytes of code. A zero vector gets factors of 0. */
+/* Writes padded / 2 bytes of code. A zero vector gets factors of 0 and a sine of 1. */
 struct vex_code_factors vex_code_encode(const struct vex_graph_kernels *kernels,
                                         const float *values, uint32_t padded, uint8_t *out_code);
 

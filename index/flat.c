@@ -186,20 +186,15 @@ static enum vex_status search_flat(const struct vex_view *view, const float *que
     return VEX_OK;
 }
 
-/* The rows are all that flat search wants. */
 static enum vex_status build_flat(struct vex_segment_writer *writer,
-                                  const struct vex_graph_shape *shape,
-                                  const struct vex_graph_pace *pace,
+                                  const struct vex_segment_shape *shape,
+                                  const struct vex_build_pace *pace,
                                   struct vex_graph_report *out_report, struct vex_error *error)
 {
-    (void)writer;
-    (void)shape;
-    (void)pace;
-    (void)error;
     if (out_report) {
         *out_report = (struct vex_graph_report){0};
     }
-    return VEX_OK;
+    return shape->codes ? vex_code_build(writer, pace, error) : VEX_OK;
 }
 
 static enum vex_status validate_flat(const struct vex_segment *segment, struct vex_error *error)

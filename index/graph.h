@@ -15,9 +15,8 @@
  * again, until at most 512 are left, which are all scored. Without it, clustered data leaves the
  * walk in the wrong cluster.
  *
- * Sections in the image, all position-independent, all checked at attach (I8): a head, the centre and
- * the rotation's signs, codes, rows of links, factors per node, and the upper layers. Numbers read
- * later, above all nodes named by links, are bounded when they are read, and a walk has a limit of
+ * Sections in the image, all position-independent, all checked at attach (I8): a head, rows of links,
+ * and the upper layers; codes and their factors are those of code_set.h. Numbers read later, above all nodes named by links, are bounded when they are read, and a walk has a limit of
  * steps: damaged bytes cost answers, never safety.
  *
  * Thread-safety: a graph is immutable; searches share nothing but it. Building: graph_build.h.
@@ -32,13 +31,13 @@
 #include <vex/status.h>
 #include <vex/types.h>
 
-#include "index/codes.h"
+#include "index/code_set.h"
 #include "index/topk.h"
 
 struct vex_segment;
 
 #define VEX_GRAPH_MAGIC 0x47584556u /* "VEXG" */
-#define VEX_GRAPH_VERSION 1u
+#define VEX_GRAPH_VERSION 2u
 #define VEX_GRAPH_LAYERS_MAX 8u
 #define VEX_GRAPH_M_MAX 64u
 #define VEX_GRAPH_M_DEFAULT 16u
@@ -49,11 +48,11 @@ struct vex_segment;
 
 /* What a user chooses. m = 0: no graph. */
 struct vex_graph_shape {
-    uint32_t m;               /* links of a node are 3 m, rounded up to 16; above, m */
+    uint32_t m;               /* links of a node are 2 m, rounded up to 16; above, m */
     uint32_t ef_construction; /* nodes that an insertion considers */
 };
 
-/* The section VEX_SECTION_GRAPH_HEAD. On disk. */
+/* The section VEX_PART_GRAPH_HEAD. On disk. */
 struct vex_graph_head {
     uint32_t magic; /* 0: not built */
     uint32_t version;
@@ -63,15 +62,10 @@ struct vex_graph_head {
     uint32_t padded;
     uint32_t layers_count;
     uint32_t ef_construction;
-    uint64_t seed;
-    float scale;    /* of rows, L2 and dot: the longest becomes 1 */
-    float add_unit; /* of the half floats on links */
-    float rescale_unit;
-    float mean_length; /* of a centred row */
-    float error_rms;   /* of an estimate, as a share of both lengths */
+    float error_rms; /* of an estimate, as a share of both lengths */
     float mean_degree;
     uint32_t reached; /* nodes that a walk can reach */
-    uint32_t reserved[3];
+    uint32_t reserved[5];
 };
 
 struct vex_graph_layer {
@@ -88,56 +82,35 @@ struct vex_graph {
     uint32_t nodes_count; /* 0: none */
     uint32_t padded;
     uint32_t layers_count;
-    float scale;
-    float add_unit;
-    float rescale_unit;
-    float mean_length;
     float error_rms;
-    const float *centre; /* [dim] */
-    struct vex_rotation rotation;
     const uint32_t *entries; /* node of layer 0 of each node of layer 1; above, numbers agree */
     struct vex_graph_layer layers[VEX_GRAPH_LAYERS_MAX];
 };
 
 /* ---- layout: for segment.c and the builder --------------------------------------------------- */
 
-enum vex_graph_part {
-    VEX_GRAPH_PART_HEAD,
-    VEX_GRAPH_PART_ROTATION, /* centre, then signs */
-    VEX_GRAPH_PART_CODES,
-    VEX_GRAPH_PART_ROWS,
-    VEX_GRAPH_PART_FACTORS,
-    VEX_GRAPH_PART_UPPER,
-    VEX_GRAPH_PARTS_COUNT
-};
-
 bool vex_graph_shape_is_sound(const struct vex_graph_shape *shape);
 uint32_t vex_graph_links(const struct vex_graph_shape *shape);
 /* Links of a node in the upper layers, from those in the base layer. */
 uint32_t vex_graph_upper_links(uint32_t links);
-/* Bytes of one node in a part, and bytes besides; of the upper layers all is besides. */
-void vex_graph_part_bytes(enum vex_graph_part part, const struct vex_graph_shape *shape,
-                          uint32_t dim, uint32_t nodes_count, uint32_t *out_node_bytes,
-                          uint64_t *out_bytes);
+/* Of a part of the graph. */
+struct vex_part_size vex_graph_part_size(enum vex_index_part part,
+                                         const struct vex_graph_shape *shape, uint32_t dim,
+                                         uint32_t nodes_count);
 /* How many nodes each layer has; returns how many layers, at least 2. */
 uint32_t vex_graph_layers(uint32_t nodes_count, uint32_t out_nodes[VEX_GRAPH_LAYERS_MAX]);
 
-/* A part's place in the image: NULL and 0 if there is none. */
-struct vex_graph_parts {
-    const uint8_t *start[VEX_GRAPH_PARTS_COUNT];
-    uint64_t bytes[VEX_GRAPH_PARTS_COUNT];
-};
-
 /* Where the layers of a graph of so many nodes lie in the parts, which are large enough. */
-void vex_graph_place(struct vex_graph *out, const struct vex_graph_parts *parts,
+void vex_graph_place(struct vex_graph *out, const struct vex_index_parts *parts,
                      uint32_t nodes_count, uint32_t links, uint32_t padded);
 
 /*
- * Checks the parts of a segment with `capacity_rows` rows of `dim` and fills *out; a graph that is
- * not built yet gives nodes_count 0. Errors: CORRUPT, VERSION.
+ * Checks the parts of a segment with `capacity_rows` rows, whose codes are attached, and fills *out; a
+ * graph that is not built yet, or not there, gives nodes_count 0. Errors: CORRUPT, VERSION.
  */
-enum vex_status vex_graph_attach(struct vex_graph *out, const struct vex_graph_parts *parts,
-                                 uint32_t dim, uint32_t capacity_rows, struct vex_error *error);
+enum vex_status vex_graph_attach(struct vex_graph *out, const struct vex_index_parts *parts,
+                                 const struct vex_codes *codes, uint32_t capacity_rows,
+                                 struct vex_error *error);
 
 /* ---- search ---------------------------------------------------------------------------------- */
 

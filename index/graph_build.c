@@ -11,8 +11,7 @@
 #include "index/exact.h"
 #include "index/graph_build_priv.h"
 
-#define SAMPLE_ROWS 4096u /* for centre and spread */
-#define ENCODE_CHUNK 64u  /* nodes handed out at once: a few milliseconds at most */
+#define ENCODE_CHUNK 64u /* nodes handed out at once: a few milliseconds at most */
 #define INSERT_CHUNK 8u
 #define BYTES_LIMIT 63    /* of a byte, so that a difference is one too */
 #define BYTES_SIGMAS 4.5f /* of a coordinate of a long vector, to be represented */
@@ -34,8 +33,7 @@ uint64_t vex_graph_build_bytes(const struct vex_segment_shape *shape)
     uint64_t nodes = shape->capacity_rows;
     uint64_t links = vex_graph_links(&shape->graph);
     uint64_t per_node = bytes_stride_for(shape->metric, shape->dim) +
-                        (links + links / 4) * sizeof(uint32_t) + sizeof(uint32_t) +
-                        sizeof(struct vex_code_factors) + 3 + 1;
+                        (links + links / 4) * sizeof(uint32_t) + sizeof(uint32_t) + 3 + 1;
     /* Upper layers take a thirty-first of it at most. */
     return nodes * per_node + nodes * per_node / 31;
 }
@@ -71,8 +69,7 @@ static bool make_memory(struct vex_graph_build *build)
     build->layers_count = vex_graph_layers(build->nodes_count, nodes);
     build->row_of = malloc((size_t)build->nodes_count * sizeof(*build->row_of));
     build->bytes = aligned(build->nodes_count, build->bytes_stride);
-    build->factors = malloc((size_t)build->nodes_count * sizeof(*build->factors));
-    bool all = build->row_of && build->bytes && build->factors;
+    bool all = build->row_of && build->bytes;
     for (uint32_t i = 0; i < build->layers_count && all; i++) {
         all = make_layer(&build->layers[i], nodes[i], i == 0 ? links : upper,
                          i + 1 == build->layers_count);
@@ -92,7 +89,6 @@ void vex_graph_build_free(struct vex_graph_build *build)
     }
     free(build->row_of);
     free(build->bytes);
-    free(build->factors);
     free(build);
 }
 
@@ -113,62 +109,10 @@ static void shuffle_rows(struct vex_graph_build *build)
     }
 }
 
-/* The longest row becomes 1; lengths beyond a float's own range are met halfway. */
-static float find_scale(const struct vex_graph_build *build)
-{
-    float longest = 0;
-    for (uint32_t row = 0; row < build->nodes_count; row++) {
-        float norm = build->segment->norms[row];
-        longest = norm > longest ? norm : longest;
-    }
-    if (longest == 0) {
-        return 1;
-    }
-    return longest < 0x1p-100f ? 0x1p100f : longest > 0x1p120f ? 0x1p-120f : 1 / longest;
-}
-
-static double row_scale(const struct vex_graph_build *build, uint32_t row)
-{
-    if (build->segment->metric != VEX_METRIC_COSINE) {
-        return (double)build->space.scale;
-    }
-    float norm = build->segment->norms[row];
-    return norm > 0 ? 1 / (double)norm : 0;
-}
-
-static uint32_t sample_count(const struct vex_graph_build *build)
-{
-    return build->nodes_count < SAMPLE_ROWS ? build->nodes_count : SAMPLE_ROWS;
-}
-
-/* Mean of the sample, which is the first nodes: their order is random. */
-static bool find_centre(struct vex_graph_build *build)
-{
-    uint32_t dim = build->segment->dim;
-    uint32_t count = sample_count(build);
-    double *sums = calloc(dim, sizeof(*sums));
-    if (!sums) {
-        return false;
-    }
-    for (uint32_t node = 0; node < count; node++) {
-        uint32_t row = build->row_of[node];
-        const float *vector = vex_segment_vector(build->segment, row);
-        double scale = row_scale(build, row);
-        for (uint32_t d = 0; d < dim; d++) {
-            sums[d] += (double)vector[d] * scale;
-        }
-    }
-    for (uint32_t d = 0; d < dim; d++) {
-        build->centre[d] = (float)(sums[d] / count);
-    }
-    free(sums);
-    return true;
-}
-
 /* What is missing to length 1 under dot. */
 static float rest_of(const struct vex_graph_build *build, uint32_t row)
 {
-    float length = build->segment->norms[row] * build->space.scale;
+    float length = build->segment->norms[row] * build->codes.space.scale;
     float square = 1 - length * length;
     return square > 0 ? sqrtf(square) : 0;
 }
@@ -184,18 +128,17 @@ static int compare_floats(const void *a, const void *b)
  * likely to be large as any other. */
 static bool find_spread(struct vex_graph_build *build)
 {
-    uint32_t padded = build->space.rotation.padded;
-    uint32_t count = sample_count(build);
+    uint32_t padded = build->codes.space.rotation.padded;
+    uint32_t count = vex_code_sample_count(build->writer);
     float *lengths = malloc(count * sizeof(*lengths));
     float *rotated = aligned(padded, sizeof(float));
     bool all = lengths && rotated;
     double rests = 0;
-    for (uint32_t node = 0; node < count && all; node++) {
-        uint32_t row = build->row_of[node];
-        build->kernels->centre(vex_segment_vector(build->segment, row),
-                               (float)row_scale(build, row), build->centre, build->segment->dim,
-                               padded, rotated);
-        lengths[node] = sqrtf(build->kernels->square_sum(rotated, padded));
+    for (uint32_t i = 0; i < count && all; i++) {
+        uint32_t row = vex_code_sample_row(build->writer, i);
+        vex_code_space_row(&build->codes.space, vex_segment_vector(build->segment, row),
+                           build->segment->norms[row], rotated);
+        lengths[i] = sqrtf(build->kernels->square_sum(rotated, padded));
         rests += (double)rest_of(build, row);
     }
     if (all) {
@@ -210,63 +153,48 @@ static bool find_spread(struct vex_graph_build *build)
     return all;
 }
 
-static void *writable(const struct vex_graph_build *build, const uint8_t *part)
+static enum vex_status prepare(struct vex_graph_build *build, struct vex_error *error)
 {
-    return build->writer->base + (part - build->writer->base);
-}
-
-static bool prepare(struct vex_graph_build *build, const struct vex_graph_parts *parts)
-{
-    const struct vex_segment *segment = build->segment;
-    uint32_t padded = vex_code_padded(segment->dim);
-    build->bytes_stride = bytes_stride_for(segment->metric, segment->dim);
-    if (!make_memory(build)) {
-        return false;
+    build->bytes_stride = bytes_stride_for(build->segment->metric, build->segment->dim);
+    enum vex_status status = vex_code_build_begin(&build->codes, build->writer, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    build->kernels = build->codes.space.kernels->graph;
+    if (!make_memory(build) || !find_spread(build)) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for %u nodes of dim %u",
+                             build->nodes_count, build->segment->dim);
     }
     shuffle_rows(build);
-    build->centre = writable(build, parts->start[VEX_GRAPH_PART_ROTATION]);
-    build->signs = (uint8_t *)(build->centre + padded);
-    vex_rotation_make(SEED, padded, build->signs);
-    build->space = (struct vex_graph_space){
-        .metric = segment->metric,
-        .dim = segment->dim,
-        .scale = 1,
-        .centre = build->centre,
-        .rotation = {build->signs, padded, vex_rotation_rounds(padded)},
-        .kernels = vex_kernels_get(),
-    };
-    build->kernels = build->space.kernels->graph;
-    if (segment->metric != VEX_METRIC_COSINE) {
-        build->space.scale = find_scale(build);
-    }
-    return find_centre(build) && find_spread(build);
+    return VEX_OK;
 }
 
 enum vex_status vex_graph_build_new(struct vex_segment_writer *writer,
                                     const struct vex_graph_shape *shape,
                                     struct vex_graph_build **out_build, struct vex_error *error)
 {
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(writer, &parts);
+    struct vex_index_parts parts;
+    vex_segment_parts(writer, &parts);
     if (writer->rows == 0 || shape->m == 0 || !vex_graph_shape_is_sound(shape) ||
-        !parts.start[VEX_GRAPH_PART_HEAD] ||
-        parts.bytes[VEX_GRAPH_PART_ROWS] !=
+        !parts.start[VEX_PART_GRAPH_HEAD] ||
+        parts.bytes[VEX_PART_GRAPH_ROWS] !=
             (uint64_t)writer->segment.capacity_rows * vex_graph_links(shape) * 8) {
         return vex_error_set(error, VEX_ERR_INVALID,
                              "graph: segment %llu has no rows, or was not laid out for this graph",
                              (unsigned long long)writer->segment.segment_id);
     }
     struct vex_graph_build *build = calloc(1, sizeof(*build));
-    if (build) {
-        build->writer = writer;
-        build->segment = &writer->segment;
-        build->shape = *shape;
-        build->nodes_count = writer->rows;
+    if (!build) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory");
     }
-    if (!build || !prepare(build, &parts)) {
+    build->writer = writer;
+    build->segment = &writer->segment;
+    build->shape = *shape;
+    build->nodes_count = writer->rows;
+    enum vex_status status = prepare(build, error);
+    if (status != VEX_OK) {
         vex_graph_build_free(build);
-        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for %u nodes of dim %u",
-                             writer->rows, writer->segment.dim);
+        return status;
     }
     *out_build = build;
     return VEX_OK;
@@ -309,7 +237,7 @@ enum vex_status vex_graph_worker_new(struct vex_graph_build *build,
         worker->expanded = malloc(worker->expanded_max * sizeof(*worker->expanded));
         worker->candidates = malloc(worker->candidates_max * sizeof(*worker->candidates));
         worker->states = malloc(worker->candidates_max);
-        worker->rotated = aligned(build->space.rotation.padded, sizeof(float));
+        worker->rotated = aligned(build->codes.space.rotation.padded, sizeof(float));
         worker->links = aligned(VEX_BATCH_MAX, sizeof(uint32_t));
         all = worker->beam.distances && worker->beam.nodes && worker->batch && worker->seen &&
               worker->expanded && worker->candidates && worker->states && worker->rotated &&
@@ -360,9 +288,8 @@ static void encode(struct vex_graph_worker *worker, uint32_t node)
 {
     struct vex_graph_build *build = worker->build;
     uint32_t row = build->row_of[node];
-    uint32_t padded = build->space.rotation.padded;
-    vex_graph_space_row(&build->space, vex_segment_vector(build->segment, row),
-                        build->segment->norms[row], worker->rotated);
+    uint32_t padded = build->codes.space.rotation.padded;
+    vex_code_build_row(&build->codes, row, worker->rotated);
     int8_t *bytes = build->bytes + (size_t)node * build->bytes_stride;
     (void)build->kernels->quantise(worker->rotated, padded, build->bytes_inverse, BYTES_LIMIT,
                                    bytes);
@@ -375,11 +302,6 @@ static void encode(struct vex_graph_worker *worker, uint32_t node)
         (void)build->kernels->quantise(rest, REST_BYTES, build->bytes_inverse, BYTES_LIMIT,
                                        bytes + padded);
     }
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(build->writer, &parts);
-    uint8_t *codes = writable(build, parts.start[VEX_GRAPH_PART_CODES]);
-    build->factors[node] = vex_code_encode(build->kernels, worker->rotated, padded,
-                                           codes + (size_t)row * (padded / 2));
 }
 
 static void trim(struct vex_graph_worker *worker, uint32_t node)
@@ -424,7 +346,7 @@ static uint64_t thread_cpu_ns(void)
 }
 
 bool vex_graph_build_work(struct vex_graph_build *build, struct vex_graph_worker *worker,
-                          const struct vex_graph_pace *pace)
+                          const struct vex_build_pace *pace)
 {
     struct phase phase = phase_of(build);
     uint64_t start_ns = thread_cpu_ns();
@@ -458,7 +380,7 @@ bool vex_graph_build_next(struct vex_graph_build *build)
 
 void vex_graph_build_end(struct vex_graph_build *build, struct vex_graph_report *out_report)
 {
-    struct vex_graph_parts parts;
+    struct vex_index_parts parts;
     struct vex_graph_head *head = &build->head;
     struct vex_segment_writer *writer = build->writer;
     VEX_ASSERT(phase_of(build).kind == PHASE_END);
@@ -467,18 +389,15 @@ void vex_graph_build_end(struct vex_graph_build *build, struct vex_graph_report 
     head->nodes_count = build->nodes_count;
     head->links = build->layers[0].links;
     head->upper_links = build->layers[1].links;
-    head->padded = build->space.rotation.padded;
+    head->padded = build->codes.space.rotation.padded;
     head->layers_count = build->layers_count;
     head->ef_construction = build->shape.ef_construction;
-    head->seed = SEED;
-    head->scale = build->space.scale;
     /* relaxed: no work is under way. */
     uint64_t cpu_ns = atomic_load_explicit(&build->cpu_ns, memory_order_relaxed);
-    vex_segment_graph_parts(writer, &parts);
-    memcpy(writable(build, parts.start[VEX_GRAPH_PART_HEAD]), head, sizeof(*head));
-    enum vex_status status =
-        vex_segment_attach(&writer->segment, writer->base, writer->segment.memory_bytes, NULL);
-    VEX_ASSERT(status == VEX_OK);
+    vex_code_build_end(&build->codes);
+    vex_segment_parts(writer, &parts);
+    memcpy(writer->base + (parts.start[VEX_PART_GRAPH_HEAD] - writer->base), head, sizeof(*head));
+    vex_segment_attach_again(writer);
     *out_report = (struct vex_graph_report){
         .nodes_count = head->nodes_count,
         .reached = head->reached,
@@ -490,7 +409,7 @@ void vex_graph_build_end(struct vex_graph_build *build, struct vex_graph_report 
 
 enum vex_status vex_graph_build(struct vex_segment_writer *writer,
                                 const struct vex_graph_shape *shape,
-                                const struct vex_graph_pace *pace,
+                                const struct vex_build_pace *pace,
                                 struct vex_graph_report *out_report, struct vex_error *error)
 {
     struct vex_graph_build *build = NULL;

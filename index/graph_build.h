@@ -26,17 +26,10 @@
 
 #include <vex/status.h>
 
-#include "index/segment.h"
+#include "index/code_build.h"
 
 struct vex_graph_build;
 struct vex_graph_worker;
-
-/* Called every few milliseconds of work, by every thread: may sleep, or return false to give up.
- * NULL = full speed. */
-struct vex_graph_pace {
-    bool (*pause)(void *context);
-    void *context;
-};
 
 struct vex_graph_report {
     uint32_t nodes_count;
@@ -59,7 +52,7 @@ enum vex_status vex_graph_worker_new(struct vex_graph_build *build,
                                      struct vex_graph_worker **out_worker, struct vex_error *error);
 /* Takes part in the present phase until nothing is left of it. False: `pace` gave up. */
 bool vex_graph_build_work(struct vex_graph_build *build, struct vex_graph_worker *worker,
-                          const struct vex_graph_pace *pace);
+                          const struct vex_build_pace *pace);
 /* To the next phase. False if there is none. */
 bool vex_graph_build_next(struct vex_graph_build *build);
 /* After the last phase: writes the head and attaches the graph to the writer's segment. */
@@ -72,7 +65,7 @@ void vex_graph_build_free(struct vex_graph_build *build);
  * (`pace` gave up: the segment has no graph). */
 enum vex_status vex_graph_build(struct vex_segment_writer *writer,
                                 const struct vex_graph_shape *shape,
-                                const struct vex_graph_pace *pace,
+                                const struct vex_build_pace *pace,
                                 struct vex_graph_report *out_report, struct vex_error *error);
 
 #endif

@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 
 #include "index/graph_build.h"
-#include "index/graph_space.h"
 
 #define VEX_BUILD_ENTRIES 4u
 #define VEX_BUILD_CANDIDATES_MAX 768u
@@ -40,19 +39,16 @@ struct vex_graph_build {
     struct vex_segment_writer *writer;
     const struct vex_segment *segment;
     struct vex_graph_shape shape;
-    struct vex_graph_space space;
+    struct vex_code_build codes;
     const struct vex_graph_kernels *kernels;
     uint32_t nodes_count;
     uint32_t layers_count;
     uint32_t *row_of; /* row of each node */
     int8_t *bytes;    /* [nodes_count][bytes_stride]: what distances between nodes are taken of */
     uint32_t bytes_stride;
-    float bytes_inverse;              /* of the size of one step of a byte */
-    float rest_mean;                  /* of the rest under dot, see graph_space.h */
-    struct vex_code_factors *factors; /* by node */
+    float bytes_inverse; /* of the size of one step of a byte */
+    float rest_mean;     /* of the rest under dot, see code_space.h */
     struct vex_build_layer layers[VEX_GRAPH_LAYERS_MAX];
-    float *centre; /* in the segment's section */
-    uint8_t *signs;
     uint32_t phase;
     _Atomic uint32_t next_node; /* of the phase, to be handed out */
     _Atomic uint64_t cpu_ns;
@@ -96,7 +92,7 @@ void vex_build_trim(struct vex_graph_worker *worker, uint32_t node, uint32_t lay
 
 /* One thread: links what cannot be reached; fills the head's counts. */
 void vex_build_repair(struct vex_graph_worker *worker);
-/* One thread: units of the factors, error of the estimates. */
+/* One thread: error of the estimates. */
 void vex_build_calibrate(struct vex_graph_worker *worker);
 /* Writes one node into all sections that have it. */
 void vex_build_freeze(struct vex_graph_build *build, uint32_t node);

@@ -15,7 +15,6 @@
 #include "base/panic.h"
 #include "index/exact.h"
 #include "index/graph_build_priv.h"
-#include "index/half.h"
 
 #define REPAIR_ROUNDS_MAX 20u
 #define CALIBRATION_NODES 512u
@@ -180,55 +179,27 @@ void vex_build_repair(struct vex_graph_worker *worker)
 
 /* ---- calibration ----------------------------------------------------------------------------- */
 
-static float positive_or_one(double value)
-{
-    return value > 0 && value < 1e30 ? (float)value : 1;
-}
-
-static uint32_t pack_factors(const struct vex_graph_build *build, uint32_t node)
-{
-    struct vex_code_factors factors = vex_graph_space_factors(&build->space, build->factors[node]);
-    uint32_t add = vex_half_from_float(factors.add / build->head.add_unit);
-    uint32_t rescale = vex_half_from_float(factors.rescale / build->head.rescale_unit);
-    return add | rescale << 16;
-}
-
-static void find_units(struct vex_graph_build *build)
-{
-    double add = 0;
-    double rescale = 0;
-    double length = 0;
-    for (uint32_t node = 0; node < build->nodes_count; node++) {
-        add += (double)build->factors[node].add;
-        rescale -= (double)build->factors[node].rescale;
-        length += sqrt((double)build->factors[node].add);
-    }
-    build->head.add_unit = positive_or_one(add / build->nodes_count);
-    build->head.rescale_unit = positive_or_one(rescale / build->nodes_count);
-    build->head.mean_length = (float)(length / build->nodes_count);
-}
-
 /* Takes a row for a query and compares the estimates of its links with the truth: the sum of squared
  * errors, as shares of the lengths. */
 static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
-                             const struct vex_graph *graph, int8_t *values, double *terms)
+                             const struct vex_codes *codes, int8_t *values, double *terms)
 {
     const struct vex_graph_build *build = worker->build;
     const struct vex_segment *segment = build->segment;
     const struct vex_build_layer *layer = &build->layers[0];
     const float *query = vex_segment_vector(segment, build->row_of[node]);
     double norm = vex_exact_norm(query, segment->dim);
-    struct vex_graph_target target;
-    vex_graph_space_query(&build->space, graph, query, norm, worker->rotated, values, &target);
+    struct vex_code_target target;
+    vex_code_space_query(&build->codes.space, codes, query, norm, worker->rotated, values, &target);
     struct vex_score_batch *batch = worker->batch;
     batch->count = layer->degrees[node];
     for (uint32_t i = 0; i < batch->count; i++) {
         uint32_t other = row_of(layer, node)[i];
         batch->nodes[i] = build->row_of[other];
-        batch->factors[i] = pack_factors(build, other);
+        batch->factors[i] = build->codes.factors[batch->nodes[i]];
     }
-    build->kernels->score(&target.code, graph->layers[0].codes, batch);
-    double unit = (double)target.length * (double)build->head.mean_length;
+    build->kernels->score(&target.code, build->codes.codes, batch);
+    double unit = (double)target.length * (double)build->codes.head.mean_length;
     double sum = 0;
     for (uint32_t i = 0; i < batch->count && unit > 0 && target.key_scale > 0; i++) {
         double key = vex_exact_key(segment->metric, query, norm,
@@ -244,22 +215,17 @@ static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
 void vex_build_calibrate(struct vex_graph_worker *worker)
 {
     struct vex_graph_build *build = worker->build;
-    uint32_t padded = build->space.rotation.padded;
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(build->writer, &parts);
-    find_units(build);
-    struct vex_graph graph = {
-        .padded = padded,
-        .add_unit = build->head.add_unit,
-        .rescale_unit = build->head.rescale_unit,
-        .layers = {{.codes = parts.start[VEX_GRAPH_PART_CODES]}},
+    uint32_t padded = build->codes.space.rotation.padded;
+    struct vex_codes codes = {
+        .add_unit = build->codes.head.add_unit,
+        .rescale_unit = build->codes.head.rescale_unit,
     };
     int8_t *values = aligned_alloc(64, padded);
     double sum = 0;
     double terms = 0;
     for (uint32_t node = 0; values && node < build->nodes_count && node < CALIBRATION_NODES;
          node++) {
-        sum += squared_errors(worker, node, &graph, values, &terms);
+        sum += squared_errors(worker, node, &codes, values, &terms);
     }
     free(values);
     double rms = terms > 0 ? sqrt(sum / terms) : 0;
@@ -276,7 +242,7 @@ static void write_row(const struct vex_graph_build *build, const struct vex_buil
         /* A free slot leads to the node itself, which the walk has met. */
         uint32_t link = i < layer->degrees[node] ? row_of(layer, node)[i] : node;
         out[i] = names ? names[link] : link;
-        out[layer->links + i] = pack_factors(build, link);
+        out[layer->links + i] = build->codes.factors[build->row_of[link]];
     }
 }
 
@@ -288,22 +254,20 @@ static void *writable(const struct vex_graph_build *build, const void *part)
 void vex_build_freeze(struct vex_graph_build *build, uint32_t node)
 {
     struct vex_graph graph;
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(build->writer, &parts);
+    struct vex_index_parts parts;
+    vex_segment_parts(build->writer, &parts);
     vex_graph_place(&graph, &parts, build->nodes_count, build->layers[0].links,
-                    build->space.rotation.padded);
+                    build->codes.space.rotation.padded);
     uint32_t row = build->row_of[node];
-    uint32_t packed = pack_factors(build, node);
-    size_t code_bytes = build->space.rotation.padded / 2;
+    size_t code_bytes = build->codes.space.rotation.padded / 2;
     const struct vex_graph_layer *base = &graph.layers[0];
     write_row(build, &build->layers[0], node, writable(build, base->rows + row * base->row_bytes),
               build->row_of);
-    *(uint32_t *)writable(build, base->factors + row) = packed;
     for (uint32_t i = 1; i < build->layers_count && node < build->layers[i].nodes_count; i++) {
         const struct vex_graph_layer *layer = &graph.layers[i];
         memcpy(writable(build, layer->codes + node * code_bytes), base->codes + row * code_bytes,
                code_bytes);
-        *(uint32_t *)writable(build, layer->factors + node) = packed;
+        *(uint32_t *)writable(build, layer->factors + node) = build->codes.factors[row];
         if (layer->rows) {
             write_row(build, &build->layers[i], node,
                       writable(build, layer->rows + node * layer->row_bytes), NULL);

@@ -18,8 +18,8 @@
 
 #include "base/bytes.h"
 #include "base/panic.h"
+#include "index/code_space.h"
 #include "index/exact.h"
-#include "index/graph_space.h"
 #include "index/segment.h"
 
 #define LINE_BYTES 64u
@@ -359,13 +359,13 @@ static void rank_group(struct ranking *ranking)
 
 /* In the order of estimates, until none can make it any more. Returns how many count. */
 static uint32_t rank(struct ranking *ranking, const struct vex_beam *beam,
-                     const struct vex_graph_target *target)
+                     const struct vex_code_target *target)
 {
     const struct vex_graph_query *query = ranking->query;
     const struct vex_segment *segment = query->segment;
     uint32_t k = ranking->topk->k;
     float slack =
-        ERROR_SIGMAS * segment->graph.error_rms * target->length * segment->graph.mean_length;
+        ERROR_SIGMAS * segment->graph.error_rms * target->length * segment->codes.mean_length;
     uint32_t found = 0;
     for (uint32_t i = 0; i < beam->count && i < RANK_AHEAD; i++) {
         fetch_row(query, beam->nodes[i] & ~VEX_NODE_EXPANDED);
@@ -407,11 +407,11 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
     VEX_ASSERT(graph->nodes_count > 0);
     uint32_t ef = query->ef > topk->k ? query->ef : topk->k;
     struct scratch scratch = place_scratch(query->scratch, graph->padded, ef);
-    struct vex_graph_space space = vex_graph_space_of(query->segment);
-    struct vex_graph_target target;
+    struct vex_code_space space = vex_code_space_of(query->segment);
+    struct vex_code_target target;
     double query_norm = vex_exact_norm(query->query, query->segment->dim);
-    vex_graph_space_query(&space, graph, query->query, query_norm, scratch.rotated, scratch.values,
-                          &target);
+    vex_code_space_query(&space, &query->segment->codes, query->query, query_norm, scratch.rotated,
+                         scratch.values, &target);
     struct walk walk = {
         .kernels = space.kernels->graph,
         .query = &target.code,

@@ -49,4 +49,11 @@ static inline uint16_t vex_half_from_float(float value)
     return (uint16_t)(sign | ((bits >> 13) - (112u << 10)));
 }
 
+/* The smallest half that is not below a value of 0 to 1. */
+static inline uint16_t vex_half_at_least(double value)
+{
+    uint16_t half = vex_half_from_float((float)value);
+    return (double)vex_half_to_float(half) < value ? (uint16_t)(half + 1u) : half;
+}
+
 #endif

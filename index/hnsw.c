@@ -127,9 +127,17 @@ static enum vex_status search_hnsw(const struct vex_view *view, const float *que
     return VEX_OK;
 }
 
+static enum vex_status build_hnsw(struct vex_segment_writer *writer,
+                                  const struct vex_segment_shape *shape,
+                                  const struct vex_build_pace *pace,
+                                  struct vex_graph_report *out_report, struct vex_error *error)
+{
+    return vex_graph_build(writer, &shape->graph, pace, out_report, error);
+}
+
 const struct vex_index vex_index_hnsw = {
     .name = "hnsw",
     .search = search_hnsw,
-    .build = vex_graph_build,
+    .build = build_hnsw,
     .validate = vex_graph_validate,
 };

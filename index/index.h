@@ -58,8 +58,9 @@ struct vex_index {
                               struct vex_error *error);
     /* Adds to a segment whose rows are all there what search wants of it. out_report may be NULL.
      * Errors: NOMEM, INVALID, UNAVAILABLE (`pace` gave up). */
-    enum vex_status (*build)(struct vex_segment_writer *writer, const struct vex_graph_shape *shape,
-                             const struct vex_graph_pace *pace, struct vex_graph_report *out_report,
+    enum vex_status (*build)(struct vex_segment_writer *writer,
+                             const struct vex_segment_shape *shape,
+                             const struct vex_build_pace *pace, struct vex_graph_report *out_report,
                              struct vex_error *error);
     /* Reads all of what build made. Errors: CORRUPT, NOMEM. */
     enum vex_status (*validate)(const struct vex_segment *segment, struct vex_error *error);

@@ -19,15 +19,6 @@ _Static_assert(VEX_PAYLOAD_MAX + 1 < 1u << PAYLOAD_BYTES_BITS, "a reference hold
 
 /* ---- layout ---------------------------------------------------------------------------------- */
 
-static const enum vex_section_kind graph_sections[VEX_GRAPH_PARTS_COUNT] = {
-    [VEX_GRAPH_PART_HEAD] = VEX_SECTION_GRAPH_HEAD,
-    [VEX_GRAPH_PART_ROTATION] = VEX_SECTION_GRAPH_ROTATION,
-    [VEX_GRAPH_PART_CODES] = VEX_SECTION_GRAPH_CODES,
-    [VEX_GRAPH_PART_ROWS] = VEX_SECTION_GRAPH_ROWS,
-    [VEX_GRAPH_PART_FACTORS] = VEX_SECTION_GRAPH_FACTORS,
-    [VEX_GRAPH_PART_UPPER] = VEX_SECTION_GRAPH_UPPER,
-};
-
 static uint32_t hash_slots_for(uint32_t capacity_rows)
 {
     uint32_t slots = 16;
@@ -48,16 +39,28 @@ static void add_section(struct vex_segment_header *header, enum vex_section_kind
     header->image_bytes = vex_round_up(header->image_bytes + section->bytes, LINE_BYTES);
 }
 
-static void add_graph_sections(struct vex_segment_header *header,
+static struct vex_part_size part_size(enum vex_index_part part,
+                                      const struct vex_segment_shape *shape)
+{
+    if (part < VEX_PART_GRAPH_HEAD) {
+        return vex_codes_part_size(part, shape->dim);
+    }
+    if (shape->graph.m == 0) {
+        return (struct vex_part_size){0, 0};
+    }
+    return vex_graph_part_size(part, &shape->graph, shape->dim, shape->capacity_rows);
+}
+
+static void add_index_sections(struct vex_segment_header *header,
                                const struct vex_segment_shape *shape)
 {
-    for (enum vex_graph_part part = 0; part < VEX_GRAPH_PARTS_COUNT; part++) {
-        uint32_t node_bytes;
-        uint64_t bytes;
-        vex_graph_part_bytes(part, &shape->graph, shape->dim, shape->capacity_rows, &node_bytes,
-                             &bytes);
-        add_section(header, graph_sections[part], node_bytes ? node_bytes : 1,
-                    node_bytes ? shape->capacity_rows : bytes);
+    for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
+        struct vex_part_size size = part_size(part, shape);
+        if (size.row_bytes) {
+            add_section(header, VEX_SECTION_INDEX + part, size.row_bytes, shape->capacity_rows);
+        } else if (size.bytes) {
+            add_section(header, VEX_SECTION_INDEX + part, 1, size.bytes);
+        }
     }
 }
 
@@ -90,8 +93,8 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     add_section(header, VEX_SECTION_PAYLOAD_REFS, sizeof(uint64_t), rows);
     add_section(header, VEX_SECTION_HASH, sizeof(uint32_t), header->hash_slots);
     add_section(header, VEX_SECTION_PAYLOADS, 1, shape->payload_capacity_bytes);
-    if (shape->graph.m > 0) {
-        add_graph_sections(header, shape);
+    if (shape->codes || shape->graph.m > 0) {
+        add_index_sections(header, shape);
     }
     /* The image ends on a page of its own: what is stored never changes under the writer. */
     header->image_bytes = vex_round_up(header->image_bytes, VEX_SEGMENT_PAGE_BYTES);
@@ -104,25 +107,12 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
 static uint64_t used_bytes(const struct vex_section *section, uint32_t capacity_rows, uint32_t rows,
                            uint64_t payload_bytes)
 {
-    switch ((enum vex_section_kind)section->kind) {
-    case VEX_SECTION_HASH:
-    case VEX_SECTION_GRAPH_HEAD:
-    case VEX_SECTION_GRAPH_ROTATION:
-    case VEX_SECTION_GRAPH_UPPER:
-        return section->bytes;
-    case VEX_SECTION_PAYLOADS:
+    if (section->kind == VEX_SECTION_PAYLOADS) {
         return payload_bytes;
-    case VEX_SECTION_VECTORS:
-    case VEX_SECTION_IDS:
-    case VEX_SECTION_NORMS:
-    case VEX_SECTION_PREVIOUS:
-    case VEX_SECTION_PAYLOAD_REFS:
-    case VEX_SECTION_GRAPH_CODES:
-    case VEX_SECTION_GRAPH_ROWS:
-    case VEX_SECTION_GRAPH_FACTORS:
-        return section->bytes / capacity_rows * rows;
     }
-    return section->bytes;
+    /* The hash, and parts of an index that are measured in bytes, are used from the start. */
+    bool is_whole = section->kind == VEX_SECTION_HASH || section->element_bytes == 1;
+    return is_whole ? section->bytes : section->bytes / capacity_rows * rows;
 }
 
 /* Widens to pages, and joins the range before if they touch. */
@@ -296,46 +286,51 @@ static const void *section_start(const struct vex_segment_header *header, const 
     return NULL;
 }
 
-/* Places of the graph's parts; what is missing or leads outside stays empty. */
-static void find_graph_parts(const struct vex_segment_header *header, const uint8_t *base,
-                             struct vex_graph_parts *out)
+/* Places of an index's parts; what is missing or leads outside stays empty. */
+static void find_parts(const struct vex_segment_header *header, const uint8_t *base,
+                       struct vex_index_parts *out)
 {
-    *out = (struct vex_graph_parts){0};
+    *out = (struct vex_index_parts){0};
     for (uint32_t i = 0; i < header->sections_count; i++) {
         const struct vex_section *section = &header->sections[i];
-        if (section->offset % LINE_BYTES != 0 || section->offset < VEX_SEGMENT_HEADER_BYTES ||
+        uint32_t part = section->kind - VEX_SECTION_INDEX;
+        if (section->kind < VEX_SECTION_INDEX || part >= VEX_PARTS_COUNT ||
+            section->offset % LINE_BYTES != 0 || section->offset < VEX_SEGMENT_HEADER_BYTES ||
             section->offset > header->image_bytes ||
             section->bytes > header->image_bytes - section->offset) {
             continue;
         }
-        for (uint32_t part = 0; part < VEX_GRAPH_PARTS_COUNT; part++) {
-            if (section->kind == graph_sections[part]) {
-                out->start[part] = base + section->offset;
-                out->bytes[part] = section->bytes;
-            }
-        }
+        out->start[part] = base + section->offset;
+        out->bytes[part] = section->bytes;
     }
 }
 
-void vex_segment_graph_parts(const struct vex_segment_writer *writer, struct vex_graph_parts *out)
+void vex_segment_parts(const struct vex_segment_writer *writer, struct vex_index_parts *out)
 {
     struct vex_segment_header header;
     memcpy(&header, writer->base, sizeof(header));
-    find_graph_parts(&header, writer->base, out);
+    find_parts(&header, writer->base, out);
 }
 
-/* A segment without a head of a graph has none. */
-static enum vex_status attach_graph(struct vex_segment *segment,
+void vex_segment_attach_again(struct vex_segment_writer *writer)
+{
+    enum vex_status status =
+        vex_segment_attach(&writer->segment, writer->base, writer->segment.memory_bytes, NULL);
+    VEX_ASSERT(status == VEX_OK);
+}
+
+static enum vex_status attach_index(struct vex_segment *segment,
                                     const struct vex_segment_header *header, const uint8_t *base,
                                     struct vex_error *error)
 {
-    struct vex_graph_parts parts;
-    find_graph_parts(header, base, &parts);
-    if (!parts.start[VEX_GRAPH_PART_HEAD]) {
-        return VEX_OK;
-    }
+    struct vex_index_parts parts;
+    find_parts(header, base, &parts);
     enum vex_status status =
-        vex_graph_attach(&segment->graph, &parts, header->dim, header->capacity_rows, error);
+        vex_codes_attach(&segment->codes, &parts, header->dim, header->capacity_rows, error);
+    if (status == VEX_OK) {
+        status = vex_graph_attach(&segment->graph, &parts, &segment->codes, header->capacity_rows,
+                                  error);
+    }
     return status == VEX_OK ? status
                             : vex_error_wrap(error, status, "segment %llu",
                                              (unsigned long long)header->segment_id);
@@ -421,7 +416,7 @@ enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, 
                              "segment %llu: a section is missing or out of bounds",
                              (unsigned long long)header.segment_id);
     }
-    enum vex_status status = attach_graph(&segment, &header, base, error);
+    enum vex_status status = attach_index(&segment, &header, base, error);
     if (status == VEX_OK) {
         *out = segment;
     }

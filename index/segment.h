@@ -35,7 +35,7 @@
 #include "index/graph.h"
 
 #define VEX_SEGMENT_MAGIC 0x53584556u /* "VEXS" */
-#define VEX_SEGMENT_VERSION 1u
+#define VEX_SEGMENT_VERSION 2u
 #define VEX_SEGMENT_HEADER_BYTES 4096u
 #define VEX_SEGMENT_SECTIONS_MAX 32u
 #define VEX_SEGMENT_ROWS_MAX (1u << 30)
@@ -46,16 +46,10 @@ enum vex_section_kind {
     VEX_SECTION_IDS = 2,      /* u64[capacity] */
     VEX_SECTION_NORMS = 3,    /* float32[capacity]: Euclidean length of the row */
     VEX_SECTION_PREVIOUS = 4, /* u32[capacity]: 1 + the row that held this id before, 0 = none */
-    VEX_SECTION_PAYLOAD_REFS = 5,   /* u64[capacity]: offset << 20 | 1 + bytes; 0 = no payload */
-    VEX_SECTION_PAYLOADS = 6,       /* bytes */
-    VEX_SECTION_HASH = 7,           /* u32[slots]: 1 + newest row of the id, 0 = free */
-    VEX_SECTION_GRAPH_HEAD = 8,     /* struct vex_graph_head: these six only with an index */
-    VEX_SECTION_GRAPH_ROTATION = 9, /* float32[padded]: centre; signs of the rotation */
-    VEX_SECTION_GRAPH_CODES = 10,   /* 4 bits x padded, [capacity] */
-    VEX_SECTION_GRAPH_ROWS = 11,    /* u32 nodes[links], u32 factors[links], [capacity] */
-    VEX_SECTION_GRAPH_FACTORS = 12, /* u32[capacity]: two half floats */
-    VEX_SECTION_GRAPH_UPPER = 13,   /* entries and upper layers, see graph.c */
-    /* 14.. are for inverted lists and attribute columns. */
+    VEX_SECTION_PAYLOAD_REFS = 5, /* u64[capacity]: offset << 20 | 1 + bytes; 0 = no payload */
+    VEX_SECTION_PAYLOADS = 6,     /* bytes */
+    VEX_SECTION_HASH = 7,         /* u32[slots]: 1 + newest row of the id, 0 = free */
+    VEX_SECTION_INDEX = 8,        /* + enum vex_index_part: only with codes, a graph, lists */
 };
 
 struct vex_section {
@@ -104,7 +98,8 @@ struct vex_segment {
     const uint8_t *payloads;
     const _Atomic uint32_t *hash;
     const _Atomic uint64_t *deaths;
-    struct vex_graph graph; /* nodes_count 0: none, or not built when this was attached */
+    struct vex_codes codes; /* count 0: none, or not built when this was attached */
+    struct vex_graph graph; /* nodes_count 0: as above */
 };
 
 struct vex_segment_shape {
@@ -114,7 +109,8 @@ struct vex_segment_shape {
     uint32_t dim;
     uint32_t capacity_rows;
     uint64_t payload_capacity_bytes;
-    struct vex_graph_shape graph; /* m = 0: no index, and no sections for one */
+    bool codes;                   /* room for codes; a graph has them anyway */
+    struct vex_graph_shape graph; /* m = 0: no graph, and no sections for one */
 };
 
 /* Memory that a segment of this shape needs, or 0 if the shape is out of bounds. */
@@ -145,8 +141,10 @@ void vex_segment_kill(struct vex_segment_writer *writer, uint32_t row, uint64_t 
 uint32_t vex_segment_append_row(struct vex_segment_writer *writer, const struct vex_segment *from,
                                 uint32_t row);
 
-/* Where the graph's parts lie in the image: for building one. Empty if the shape has no index. */
-void vex_segment_graph_parts(const struct vex_segment_writer *writer, struct vex_graph_parts *out);
+/* Where the parts of an index lie in the image: for building them. Empty where the shape has none. */
+void vex_segment_parts(const struct vex_segment_writer *writer, struct vex_index_parts *out);
+/* Attaches the writer's segment once more: what has been built is there from then on. */
+void vex_segment_attach_again(struct vex_segment_writer *writer);
 
 /* A range of a segment's memory; both are multiples of VEX_SEGMENT_PAGE_BYTES. */
 struct vex_segment_range {
@@ -155,7 +153,7 @@ struct vex_segment_range {
 };
 
 #define VEX_SEGMENT_PAGE_BYTES 4096u
-#define VEX_SEGMENT_RANGES_MAX 16u
+#define VEX_SEGMENT_RANGES_MAX 24u
 
 /*
  * The parts of the memory that carry data when the first `rows` rows and `payload_bytes` bytes of payloads

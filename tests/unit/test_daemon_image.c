@@ -152,7 +152,7 @@ static void test_out_of_bounds(void **state)
         uint32_t value;
         enum vex_status status;
     } changes[] = {
-        {offsetof(struct vex_image_head, version), 2, VEX_ERR_VERSION},
+        {offsetof(struct vex_image_head, version), 3, VEX_ERR_VERSION},
         {offsetof(struct vex_image_head, collections_count), 1025, VEX_ERR_CORRUPT},
         {offsetof(struct vex_image_head, collections_count), 0, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, id), 0, VEX_ERR_CORRUPT},

@@ -450,7 +450,7 @@ static struct vex_io_decision fail_large_reads(void *context, enum vex_io_call c
 {
     (void)nth;
     bool *failed = context;
-    if (call == VEX_IO_READ && bytes > LARGE_READ && bytes < 2 * LARGE_READ) {
+    if (call == VEX_IO_READ && bytes > LARGE_READ && bytes < 4 * LARGE_READ) {
         *failed = true;
         return (struct vex_io_decision){EIO, 0};
     }

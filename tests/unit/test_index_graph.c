@@ -25,7 +25,7 @@
 
 #define K 10u
 #define QUERIES 60u
-#define LINKS 32u /* of a node: three times m, rounded up */
+#define LINKS 16u /* of a node: twice m */
 
 static uint64_t seed;
 
@@ -73,8 +73,7 @@ static void build(struct world *world, struct vex_graph_report *out_report)
 {
     struct vex_error error = {0};
     struct vex_graph_report report;
-    if (vex_index_hnsw.build(&world->writer, &world->shape.graph, NULL, &report, &error) !=
-            VEX_OK ||
+    if (vex_index_hnsw.build(&world->writer, &world->shape, NULL, &report, &error) != VEX_OK ||
         vex_index_hnsw.validate(&world->writer.segment, &error) != VEX_OK) {
         fail_msg("%s", error.message);
     }
@@ -516,7 +515,7 @@ static void a_build_that_is_given_up_leaves_no_graph(void **state)
     make_world(&world, VEX_METRIC_L2, 10, 800);
     for (uint32_t calls = 0; calls < 120; calls += 13) {
         uint32_t left = calls;
-        struct vex_graph_pace pace = {give_up_after, &left};
+        struct vex_build_pace pace = {give_up_after, &left};
         struct vex_segment attached;
         struct vex_error error = {0};
         assert_int_equal(vex_graph_build(&world.writer, &world.shape.graph, &pace, NULL, &error),
@@ -591,11 +590,11 @@ static void survive(struct world *world)
     world->writer.segment = kept;
 }
 
-static void damage_part(struct world *world, const void *image, enum vex_graph_part part, int kind)
+static void damage_part(struct world *world, const void *image, enum vex_index_part part, int kind)
 {
-    struct vex_graph_parts parts;
+    struct vex_index_parts parts;
     memcpy(world->memory, image, world->bytes);
-    vex_segment_graph_parts(&world->writer, &parts);
+    vex_segment_parts(&world->writer, &parts);
     size_t at = (size_t)(parts.start[part] - (const uint8_t *)world->memory);
     uint8_t *bytes = (uint8_t *)world->memory + at;
     size_t count = parts.bytes[part];
@@ -624,7 +623,7 @@ static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
         void *image = malloc(world.bytes);
         assert_non_null(image);
         memcpy(image, world.memory, world.bytes);
-        for (enum vex_graph_part part = 0; part < VEX_GRAPH_PARTS_COUNT; part++) {
+        for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
             for (int round = 0; round < 12; round++) {
                 damage_part(&world, image, part, round < 3 ? round : 2 + round % 2);
                 survive(&world);
@@ -632,10 +631,13 @@ static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
         }
         /* Everything behind the headers at once. */
         for (int round = 0; round < 4; round++) {
-            struct vex_graph_parts parts;
+            struct vex_index_parts parts;
             memcpy(world.memory, image, world.bytes);
-            vex_segment_graph_parts(&world.writer, &parts);
-            for (enum vex_graph_part part = 1; part < VEX_GRAPH_PARTS_COUNT; part++) {
+            vex_segment_parts(&world.writer, &parts);
+            for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
+                if (part == VEX_PART_CODES_HEAD || part == VEX_PART_GRAPH_HEAD) {
+                    continue;
+                }
                 vex_random_fill(&world.random,
                                 (uint8_t *)world.memory +
                                     (parts.start[part] - (const uint8_t *)world.memory),
@@ -655,10 +657,10 @@ static void validate_names_a_link_that_leads_outside(void **state)
     struct vex_error error = {0};
     make_world(&world, VEX_METRIC_L2, 8, 500);
     build(&world, NULL);
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(&world.writer, &parts);
+    struct vex_index_parts parts;
+    vex_segment_parts(&world.writer, &parts);
     uint8_t *rows = (uint8_t *)world.memory +
-                    (parts.start[VEX_GRAPH_PART_ROWS] - (const uint8_t *)world.memory);
+                    (parts.start[VEX_PART_GRAPH_ROWS] - (const uint8_t *)world.memory);
     uint32_t outside = 500;
     uint32_t held;
     memcpy(&held, rows + 7 * LINKS * 8, sizeof(held));
@@ -685,10 +687,10 @@ static void a_head_that_cannot_be_is_refused(void **state)
     struct vex_segment attached;
     make_world(&world, VEX_METRIC_L2, 8, 100);
     build(&world, NULL);
-    struct vex_graph_parts parts;
-    vex_segment_graph_parts(&world.writer, &parts);
+    struct vex_index_parts parts;
+    vex_segment_parts(&world.writer, &parts);
     uint8_t *head = (uint8_t *)world.memory +
-                    (parts.start[VEX_GRAPH_PART_HEAD] - (const uint8_t *)world.memory);
+                    (parts.start[VEX_PART_GRAPH_HEAD] - (const uint8_t *)world.memory);
     struct vex_graph_head good;
     memcpy(&good, head, sizeof(good));
     struct vex_graph_head bad[9];
@@ -701,8 +703,9 @@ static void a_head_that_cannot_be_is_refused(void **state)
     bad[3].links = 17;
     bad[4].padded = 256;
     bad[5].layers_count = 7;
-    bad[6].scale = NAN;
-    bad[7].add_unit = 0;
+    bad[6].error_rms = NAN;
+    bad[7].nodes_count = 99;
+    bad[7].layers_count = 1;
     bad[8].links = 192;
     for (size_t i = 0; i < 9; i++) {
         memcpy(head, &bad[i], sizeof(good));
@@ -716,6 +719,43 @@ static void a_head_that_cannot_be_is_refused(void **state)
                      VEX_ERR_VERSION);
     memcpy(head, &good, sizeof(good));
     assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL), VEX_OK);
+    free_world(&world);
+}
+
+static void a_head_of_codes_that_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    struct world world;
+    struct vex_segment attached;
+    make_world(&world, VEX_METRIC_L2, 8, 100);
+    build(&world, NULL);
+    struct vex_index_parts parts;
+    vex_segment_parts(&world.writer, &parts);
+    uint8_t *head = (uint8_t *)world.memory +
+                    (parts.start[VEX_PART_CODES_HEAD] - (const uint8_t *)world.memory);
+    struct vex_codes_head good;
+    memcpy(&good, head, sizeof(good));
+    struct vex_codes_head bad[7];
+    for (size_t i = 0; i < 7; i++) {
+        bad[i] = good;
+    }
+    bad[0].magic++;
+    bad[1].count = 101;
+    bad[2].count = 99; /* fewer than the graph's nodes */
+    bad[3].padded = 256;
+    bad[4].scale = NAN;
+    bad[5].add_unit = 0;
+    bad[6].rescale_unit = -1;
+    for (size_t i = 0; i < 7; i++) {
+        memcpy(head, &bad[i], sizeof(good));
+        assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
+                         VEX_ERR_CORRUPT);
+    }
+    bad[0] = good;
+    bad[0].version++;
+    memcpy(head, &bad[0], sizeof(good));
+    assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
+                     VEX_ERR_VERSION);
     free_world(&world);
 }
 
@@ -754,6 +794,7 @@ int main(void)
         cmocka_unit_test(damaged_bytes_end_in_an_error_or_a_wrong_answer),
         cmocka_unit_test(validate_names_a_link_that_leads_outside),
         cmocka_unit_test(a_head_that_cannot_be_is_refused),
+        cmocka_unit_test(a_head_of_codes_that_cannot_be_is_refused),
         cmocka_unit_test(indexes_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

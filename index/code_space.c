@@ -1,4 +1,4 @@
-#include "index/graph_space.h"
+#include "index/code_space.h"
 
 #include <float.h>
 #include <math.h>
@@ -6,14 +6,14 @@
 
 #include "index/segment.h"
 
-struct vex_graph_space vex_graph_space_of(const struct vex_segment *segment)
+struct vex_code_space vex_code_space_of(const struct vex_segment *segment)
 {
-    return (struct vex_graph_space){
+    return (struct vex_code_space){
         .metric = segment->metric,
         .dim = segment->dim,
-        .scale = segment->graph.scale,
-        .centre = segment->graph.centre,
-        .rotation = segment->graph.rotation,
+        .scale = segment->codes.scale,
+        .centre = segment->codes.centre,
+        .rotation = segment->codes.rotation,
         .kernels = vex_kernels_get(),
     };
 }
@@ -25,8 +25,8 @@ static float inverse_of(double length)
     return inverse <= FLT_MAX ? (float)inverse : 0;
 }
 
-void vex_graph_space_row(const struct vex_graph_space *space, const float *row, float norm,
-                         float *out)
+void vex_code_space_row(const struct vex_code_space *space, const float *row, float norm,
+                        float *out)
 {
     const struct vex_graph_kernels *kernels = space->kernels->graph;
     float scale = space->metric == VEX_METRIC_COSINE ? inverse_of(norm) : space->scale;
@@ -34,18 +34,8 @@ void vex_graph_space_row(const struct vex_graph_space *space, const float *row, 
     vex_rotation_apply(&space->rotation, kernels, out);
 }
 
-struct vex_code_factors vex_graph_space_factors(const struct vex_graph_space *space,
-                                                struct vex_code_factors factors)
-{
-    /* All rows have length 1 under dot: what they add is in the query's base. */
-    if (space->metric == VEX_METRIC_DOT) {
-        factors.add = 0;
-    }
-    return factors;
-}
-
 /* Only scaled: under dot it is the rows alone that are centred. */
-static float rotate_dot_query(const struct vex_graph_space *space, const float *query, float scale,
+static float rotate_dot_query(const struct vex_code_space *space, const float *query, float scale,
                               float *rotated)
 {
     float along_centre = 0;
@@ -58,9 +48,9 @@ static float rotate_dot_query(const struct vex_graph_space *space, const float *
     return along_centre;
 }
 
-void vex_graph_space_query(const struct vex_graph_space *space, const struct vex_graph *graph,
-                           const float *query, double query_norm, float *rotated, int8_t *values,
-                           struct vex_graph_target *out)
+void vex_code_space_query(const struct vex_code_space *space, const struct vex_codes *codes,
+                          const float *query, double query_norm, float *rotated, int8_t *values,
+                          struct vex_code_target *out)
 {
     const struct vex_graph_kernels *kernels = space->kernels->graph;
     uint32_t padded = space->rotation.padded;
@@ -75,8 +65,8 @@ void vex_graph_space_query(const struct vex_graph_space *space, const struct vex
     }
     float square = kernels->square_sum(rotated, padded);
     vex_code_query(kernels, rotated, padded, values, &out->code);
-    out->code.add_unit = graph->add_unit;
-    out->code.rescale_unit = graph->rescale_unit;
+    out->code.add_unit = codes->add_unit;
+    out->code.rescale_unit = codes->rescale_unit;
     out->code.base = square;
     out->length = sqrtf(square);
     out->key_offset = 0;
@@ -90,6 +80,8 @@ void vex_graph_space_query(const struct vex_graph_space *space, const struct vex
     case VEX_METRIC_DOT:
         out->key_scale = query_norm / (2 * (double)space->scale);
         out->key_offset = -2 * out->key_scale;
+        /* All rows have length 1 here: what they add is in the base. */
+        out->code.add_unit = 0;
         out->code.base = (float)(2 - 2 * along_centre);
         break;
     }

@@ -1,0 +1,210 @@
+#include "index/code_build.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "index/half.h"
+
+#define SEED 0x76657864622d6731u
+#define CHUNK_ROWS 64u /* between two pauses: a few milliseconds at most */
+
+uint32_t vex_code_sample_count(const struct vex_segment_writer *writer)
+{
+    return writer->rows < VEX_CODE_SAMPLE_ROWS ? writer->rows : VEX_CODE_SAMPLE_ROWS;
+}
+
+uint32_t vex_code_sample_row(const struct vex_segment_writer *writer, uint32_t i)
+{
+    if (writer->rows <= VEX_CODE_SAMPLE_ROWS) {
+        return i;
+    }
+    return (uint32_t)(vex_mix64(SEED + (i + 1) * 0x9e3779b97f4a7c15u) % writer->rows);
+}
+
+/* ---- before the first row -------------------------------------------------------------------- */
+
+/* The longest row becomes 1; lengths beyond a float's own range are met halfway. */
+static float find_scale(const struct vex_segment_writer *writer)
+{
+    float longest = 0;
+    for (uint32_t row = 0; row < writer->rows; row++) {
+        float norm = writer->segment.norms[row];
+        longest = norm > longest ? norm : longest;
+    }
+    if (longest == 0) {
+        return 1;
+    }
+    return longest < 0x1p-100f ? 0x1p100f : longest > 0x1p120f ? 0x1p-120f : 1 / longest;
+}
+
+static double row_scale(const struct vex_code_build *build, uint32_t row)
+{
+    if (build->segment->metric != VEX_METRIC_COSINE) {
+        return (double)build->space.scale;
+    }
+    float norm = build->segment->norms[row];
+    return norm > 0 ? 1 / (double)norm : 0;
+}
+
+static bool find_centre(struct vex_code_build *build)
+{
+    uint32_t dim = build->segment->dim;
+    uint32_t count = vex_code_sample_count(build->writer);
+    double *sums = calloc(dim, sizeof(*sums));
+    if (!sums) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t row = vex_code_sample_row(build->writer, i);
+        const float *vector = vex_segment_vector(build->segment, row);
+        double scale = row_scale(build, row);
+        for (uint32_t d = 0; d < dim; d++) {
+            sums[d] += (double)vector[d] * scale;
+        }
+    }
+    for (uint32_t d = 0; d < dim; d++) {
+        build->centre[d] = (float)(sums[d] / count);
+    }
+    free(sums);
+    return true;
+}
+
+static float positive_or_one(double value)
+{
+    return value > 0 && value < 1e30 ? (float)value : 1;
+}
+
+/* Units of the factors, so that half floats hold them wherever the data lies. */
+static bool find_units(struct vex_code_build *build)
+{
+    const struct vex_graph_kernels *kernels = build->space.kernels->graph;
+    uint32_t padded = build->space.rotation.padded;
+    uint32_t count = vex_code_sample_count(build->writer);
+    float *rotated = aligned_alloc(64, padded * sizeof(float));
+    uint8_t *code = aligned_alloc(64, vex_round_up(padded / 2, 64));
+    bool all = rotated && code;
+    double add = 0;
+    double rescale = 0;
+    double length = 0;
+    for (uint32_t i = 0; i < count && all; i++) {
+        uint32_t row = vex_code_sample_row(build->writer, i);
+        vex_code_space_row(&build->space, vex_segment_vector(build->segment, row),
+                           build->segment->norms[row], rotated);
+        struct vex_code_factors factors = vex_code_encode(kernels, rotated, padded, code);
+        add += (double)factors.add;
+        rescale -= (double)factors.rescale;
+        length += sqrt((double)factors.add);
+    }
+    free(rotated);
+    free(code);
+    build->head.add_unit = positive_or_one(add / count);
+    build->head.rescale_unit = positive_or_one(rescale / count);
+    build->head.mean_length = (float)(length / count);
+    return all;
+}
+
+static void *writable(const struct vex_segment_writer *writer, const uint8_t *part)
+{
+    return writer->base + (part - writer->base);
+}
+
+static void place(struct vex_code_build *build, const struct vex_index_parts *parts)
+{
+    struct vex_segment_writer *writer = build->writer;
+    uint32_t padded = vex_code_padded(writer->segment.dim);
+    build->centre = writable(writer, parts->start[VEX_PART_CODES_ROTATION]);
+    build->signs = (uint8_t *)(build->centre + padded);
+    build->codes = writable(writer, parts->start[VEX_PART_CODES]);
+    build->factors = writable(writer, parts->start[VEX_PART_CODE_FACTORS]);
+    build->angles = writable(writer, parts->start[VEX_PART_CODE_ANGLES]);
+    build->space = (struct vex_code_space){
+        .metric = writer->segment.metric,
+        .dim = writer->segment.dim,
+        .scale = 1,
+        .centre = build->centre,
+        .rotation = {build->signs, padded, vex_rotation_rounds(padded)},
+        .kernels = vex_kernels_get(),
+    };
+}
+
+enum vex_status vex_code_build_begin(struct vex_code_build *build,
+                                     struct vex_segment_writer *writer, struct vex_error *error)
+{
+    struct vex_index_parts parts;
+    vex_segment_parts(writer, &parts);
+    if (writer->rows == 0 || !parts.start[VEX_PART_CODES_HEAD]) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "codes: segment %llu has no rows, or was not laid out for codes",
+                             (unsigned long long)writer->segment.segment_id);
+    }
+    *build = (struct vex_code_build){.writer = writer, .segment = &writer->segment};
+    place(build, &parts);
+    vex_rotation_make(SEED, build->space.rotation.padded, build->signs);
+    if (writer->segment.metric != VEX_METRIC_COSINE) {
+        build->space.scale = find_scale(writer);
+    }
+    if (!find_centre(build) || !find_units(build)) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "codes: out of memory for rows of dim %u",
+                             writer->segment.dim);
+    }
+    return VEX_OK;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotated)
+{
+    uint32_t padded = build->space.rotation.padded;
+    vex_code_space_row(&build->space, vex_segment_vector(build->segment, row),
+                       build->segment->norms[row], rotated);
+    struct vex_code_factors factors = vex_code_encode(build->space.kernels->graph, rotated, padded,
+                                                      build->codes + (size_t)row * (padded / 2));
+    uint32_t add = vex_half_from_float(factors.add / build->head.add_unit);
+    uint32_t rescale = vex_half_from_float(factors.rescale / build->head.rescale_unit);
+    build->factors[row] = add | rescale << 16;
+    build->angles[row] = vex_half_at_least(factors.sine);
+}
+
+void vex_code_build_end(struct vex_code_build *build)
+{
+    struct vex_index_parts parts;
+    struct vex_segment_writer *writer = build->writer;
+    struct vex_codes_head *head = &build->head;
+    vex_segment_parts(writer, &parts);
+    head->magic = VEX_CODES_MAGIC;
+    head->version = VEX_CODES_VERSION;
+    head->count = writer->rows;
+    head->padded = build->space.rotation.padded;
+    head->seed = SEED;
+    head->scale = build->space.scale;
+    memcpy(writable(writer, parts.start[VEX_PART_CODES_HEAD]), head, sizeof(*head));
+    vex_segment_attach_again(writer);
+}
+
+enum vex_status vex_code_build(struct vex_segment_writer *writer, const struct vex_build_pace *pace,
+                               struct vex_error *error)
+{
+    struct vex_code_build build;
+    enum vex_status status = vex_code_build_begin(&build, writer, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    float *rotated = aligned_alloc(64, build.space.rotation.padded * sizeof(float));
+    if (!rotated) {
+        return vex_error_set(error, VEX_ERR_NOMEM, "codes: out of memory");
+    }
+    for (uint32_t row = 0; row < writer->rows && status == VEX_OK; row++) {
+        vex_code_build_row(&build, row, rotated);
+        if ((row + 1) % CHUNK_ROWS == 0 && pace && !pace->pause(pace->context)) {
+            status = vex_error_set(error, VEX_ERR_UNAVAILABLE, "codes: given up while building");
+        }
+    }
+    free(rotated);
+    if (status == VEX_OK) {
+        vex_code_build_end(&build);
+    }
+    return status;
+}
