@@ -379,9 +379,23 @@ static struct vex_collection_facts facts_of(const struct vex_create_body *record
         .index = (enum vex_index_kind)record->index,
         .m = record->m,
         .ef_construction = record->ef_construction,
+        .storage = (enum vex_storage)record->storage,
+        .lists = record->lists,
     };
     (void)snprintf(facts.name, sizeof(facts.name), "%s", record->name);
     return facts;
+}
+
+/* Facts that are sound and that nothing here can serve so far. */
+static const char *unsupported(const struct vex_collection_facts *facts)
+{
+    if (facts->index == VEX_INDEX_IVF) {
+        return "index ivf is not supported yet; auto, flat and hnsw are";
+    }
+    if (facts->storage != VEX_STORAGE_FLOAT32) {
+        return "of the kinds of storage only float32 is supported yet";
+    }
+    return NULL;
 }
 
 enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
@@ -408,9 +422,13 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
         bool dim = facts.dim < 1 || facts.dim > VEX_DIM_MAX;
         return vex_error_set(error, dim ? VEX_ERR_DIM : VEX_ERR_INVALID,
                              "create %s: %s (dimension %u, metric %u, index %u, M %u, "
-                             "ef_construction %u)",
+                             "ef_construction %u, storage %u, %u lists)",
                              body->name, fault, facts.dim, record.metric, record.index, facts.m,
-                             facts.ef_construction);
+                             facts.ef_construction, record.storage, facts.lists);
+    }
+    fault = unsupported(&facts);
+    if (fault) {
+        return vex_error_set(error, VEX_ERR_INVALID, "create %s: %s", body->name, fault);
     }
     if (vex_registry_by_name(registry, body->name)) {
         return vex_error_set(error, VEX_ERR_EXISTS, "collection %s exists", body->name);
@@ -423,7 +441,6 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
         return status;
     }
     memcpy(record.name, facts.name, sizeof(record.name));
-    memset(record.reserved, 0, sizeof(record.reserved));
     uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_CREATE,
                                  &(struct vex_log_piece){&record, sizeof(record)}, 1);
     (void)vex_registry_create(registry, &facts, lsn);

@@ -68,6 +68,8 @@ struct vex_collection_facts vex_image_facts(const struct vex_image_collection *c
         .index = (enum vex_index_kind)collection->index,
         .m = collection->m,
         .ef_construction = collection->ef_construction,
+        .storage = (enum vex_storage)collection->storage,
+        .lists = collection->lists,
     };
     memcpy(facts.name, collection->name, sizeof(facts.name));
     return facts;

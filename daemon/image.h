@@ -35,10 +35,11 @@ struct vex_image_collection {
     uint32_t homes_count;
     uint64_t next_id;
     uint64_t lsn;
-    uint32_t index;
+    uint16_t index;   /* enum vex_index_kind */
+    uint16_t storage; /* enum vex_storage */
     uint32_t m;
     uint32_t ef_construction;
-    uint32_t reserved;
+    uint32_t lists;
     char name[VEX_NAME_MAX + 1];
 };
 

@@ -429,6 +429,7 @@ static bool wants_graph(const struct pick *pick)
 {
     switch (pick->collection->facts.index) {
     case VEX_INDEX_FLAT:
+    case VEX_INDEX_IVF:
         return false;
     case VEX_INDEX_AUTO:
         return live_rows(pick) >= GRAPH_ROWS_AUTO;

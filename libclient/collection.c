@@ -47,6 +47,8 @@ enum vex_status vex_collection_create(struct vex_db *db, const char *name,
         .index = options->index,
         .m = options->m,
         .ef_construction = options->ef_construction,
+        .storage = options->storage,
+        .lists = options->lists,
     };
     (void)snprintf(body.name, sizeof(body.name), "%s", name);
     return change(db, VEX_OP_CREATE, &body, sizeof(body), error);
@@ -109,6 +111,8 @@ static void describe(const void *region, uint32_t slot, const struct vex_collect
         .index = facts->index,
         .m = facts->m,
         .ef_construction = facts->ef_construction,
+        .storage = facts->storage,
+        .lists = facts->lists,
         .segments = list.segments_count,
         .count = state.live_rows,
         .dead = state.dead_rows,
@@ -253,6 +257,8 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
         .index = collection->facts.index,
         .m = collection->facts.m,
         .ef_construction = collection->facts.ef_construction,
+        .storage = collection->facts.storage,
+        .lists = collection->facts.lists,
         .segments = reading.view.segments_count,
         .graphs = count_graphs(&reading.view),
         .count = reading.live_rows,
@@ -274,6 +280,21 @@ const char *vex_index_name(enum vex_index_kind index)
         return "flat";
     case VEX_INDEX_HNSW:
         return "hnsw";
+    case VEX_INDEX_IVF:
+        return "ivf";
+    }
+    return "unknown";
+}
+
+const char *vex_storage_name(enum vex_storage storage)
+{
+    switch (storage) {
+    case VEX_STORAGE_FLOAT32:
+        return "float32";
+    case VEX_STORAGE_FLOAT16:
+        return "float16";
+    case VEX_STORAGE_INT8:
+        return "int8";
     }
     return "unknown";
 }

@@ -154,6 +154,29 @@ static enum vex_status check_queries(const struct vex_collection *collection, co
     return VEX_OK;
 }
 
+static enum vex_status check_effort(const struct vex_search_options *options,
+                                    struct vex_error *error)
+{
+    if (options->ef_search > VEX_EF_SEARCH_MAX) {
+        return vex_error_set(error, VEX_ERR_LIMIT, "ef_search is %u; it must be within 1 to %u",
+                             options->ef_search, VEX_EF_SEARCH_MAX);
+    }
+    if (options->nprobe > VEX_LISTS_MAX) {
+        return vex_error_set(error, VEX_ERR_LIMIT, "nprobe is %u; it must be within 1 to %u",
+                             options->nprobe, VEX_LISTS_MAX);
+    }
+    if (!(options->recall >= 0 && options->recall < 1)) { /* not a number, too */
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "recall is %g; it must be above 0 and below 1; `exact` finds all",
+                             (double)options->recall);
+    }
+    if (options->recall > 0 && (options->ef_search || options->nprobe)) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "recall is asked for, and ef_search or nprobe as well; give one");
+    }
+    return VEX_OK;
+}
+
 static enum vex_status check_search(const struct vex_collection *collection, const float *queries,
                                     size_t queries_count, size_t dim,
                                     const struct vex_search_options *options,
@@ -167,9 +190,9 @@ static enum vex_status check_search(const struct vex_collection *collection, con
         return vex_error_set(error, VEX_ERR_INVALID,
                              "search: the size of options or results is not set");
     }
-    if (options->ef_search > VEX_EF_SEARCH_MAX) {
-        return vex_error_set(error, VEX_ERR_LIMIT, "ef_search is %u; it must be within 1 to %u",
-                             options->ef_search, VEX_EF_SEARCH_MAX);
+    enum vex_status status = check_effort(options, error);
+    if (status != VEX_OK) {
+        return status;
     }
     if (options->k == 0 || options->k > VEX_K_MAX) {
         return vex_error_set(error, VEX_ERR_LIMIT, "k is %u; it must be within 1 to %u", options->k,

@@ -46,7 +46,7 @@ const char *vex_collection_facts_fault(const struct vex_collection_facts *facts)
     if (facts->metric < VEX_METRIC_L2 || facts->metric > VEX_METRIC_DOT) {
         return "unknown metric";
     }
-    if ((uint32_t)facts->index > VEX_INDEX_HNSW) {
+    if ((uint32_t)facts->index > VEX_INDEX_IVF) {
         return "unknown kind of index";
     }
     if (facts->m < VEX_HNSW_M_MIN || facts->m > VEX_HNSW_M_MAX) {
@@ -55,6 +55,12 @@ const char *vex_collection_facts_fault(const struct vex_collection_facts *facts)
     if (facts->ef_construction < VEX_HNSW_EF_CONSTRUCTION_MIN ||
         facts->ef_construction > VEX_HNSW_EF_CONSTRUCTION_MAX) {
         return "ef_construction is not within 8 to 4096";
+    }
+    if ((uint32_t)facts->storage > VEX_STORAGE_INT8) {
+        return "unknown kind of storage";
+    }
+    if (facts->lists > VEX_LISTS_MAX) {
+        return "the number of lists is not within 0 to 65536";
     }
     return NULL;
 }
@@ -81,6 +87,7 @@ uint64_t vex_layout_hash(void)
         VEX_SLOTS_PER_PAGE,
         VEX_LISTS_OFFSET,
         offsetof(struct vex_collection_entry, ef_construction),
+        offsetof(struct vex_collection_entry, lists),
     };
     uint64_t hash = vex_hash64(facts, sizeof(facts), VEX_CONTROL_MAGIC);
     return hash ? hash : 1;
@@ -159,6 +166,8 @@ void vex_control_add_collection(void *region, uint32_t slot,
     entry->index = facts->index;
     entry->m = facts->m;
     entry->ef_construction = facts->ef_construction;
+    entry->storage = facts->storage;
+    entry->lists = facts->lists;
     memcpy(entry->name, facts->name, sizeof(entry->name));
     /* pairs: COLLECTION_ID with vex_control_collection: carries the facts and the view. */
     atomic_store_explicit(&entry->id, facts->id, memory_order_release);
@@ -295,6 +304,8 @@ bool vex_control_collection(const void *region, uint32_t slot, struct vex_collec
     out->index = (enum vex_index_kind)entry->index;
     out->m = entry->m;
     out->ef_construction = entry->ef_construction;
+    out->storage = (enum vex_storage)entry->storage;
+    out->lists = entry->lists;
     memcpy(out->name, entry->name, sizeof(out->name));
     out->name[VEX_NAME_MAX] = 0;
     return vex_collection_facts_fault(out) == NULL;

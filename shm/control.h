@@ -38,6 +38,8 @@ struct vex_collection_facts {
     enum vex_index_kind index;
     uint32_t m; /* of the graph */
     uint32_t ef_construction;
+    enum vex_storage storage;
+    uint32_t lists; /* of a segment, 0 = by its size */
     char name[VEX_NAME_MAX + 1];
 };
 

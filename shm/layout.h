@@ -87,7 +87,9 @@ struct vex_collection_entry {
     _Atomic uint64_t view; /* writer: daemon. VIEW. Sequence of the current view, 0 = none yet */
     uint32_t m;            /* of the graph */
     uint32_t ef_construction;
-    uint8_t reserved[160];
+    uint32_t storage; /* enum vex_storage */
+    uint32_t lists;   /* of a segment, 0 = by its size */
+    uint8_t reserved[152];
     struct vex_view_cell views[VEX_VIEW_RING];
 };
 

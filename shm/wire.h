@@ -80,7 +80,8 @@ struct vex_create_body {
     uint32_t index;           /* enum vex_index_kind */
     uint32_t m;               /* of the graph; 0 = default, the log stores the number used */
     uint32_t ef_construction; /* as m */
-    uint32_t reserved[2];     /* 0 */
+    uint32_t storage;         /* enum vex_storage */
+    uint32_t lists;           /* of a segment, 0 = by its size */
     char name[VEX_NAME_MAX + 1];
 };
 

@@ -9,6 +9,7 @@
 #include "libclient/vexctl/fault.h"
 #include "libclient/vexctl/json.h"
 #include "libclient/vexctl/parse.h"
+#include "libclient/vexctl/shape.h"
 #include "libclient/vexctl/table.h"
 #include "libclient/vexctl/verbs.h"
 
@@ -29,6 +30,10 @@ static void print_info_json(struct vex_json *json, const struct vex_collection_i
     vex_json_u64(json, info->m);
     vex_json_key(json, "ef_construction");
     vex_json_u64(json, info->ef_construction);
+    vex_json_key(json, "lists");
+    vex_json_u64(json, info->lists);
+    vex_json_key(json, "storage");
+    vex_json_text(json, vex_storage_name(info->storage));
     vex_json_key(json, "count");
     vex_json_u64(json, info->count);
     vex_json_key(json, "dead");
@@ -44,20 +49,14 @@ static void print_info_json(struct vex_json *json, const struct vex_collection_i
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-enum { DIM, METRIC, INDEX, M, EF_CONSTRUCTION, CREATE_COUNT };
+enum { DIM, METRIC, SHAPE, CREATE_COUNT = SHAPE + VEX_SHAPE_COUNT };
 
 static const struct vex_option create_options[CREATE_COUNT] = {
     [DIM] = {"dim", 0, "N", "components of a vector, 1 to 65535"},
     [METRIC] = {"metric", 0, "METRIC",
                 "l2 (squared Euclidean), cosine (1 - cosine)\n"
                 "or dot (larger is nearer)"},
-    [INDEX] = {"index", 0, "INDEX",
-               "auto (by size), flat (always exact) or hnsw\n"
-               "(a graph, approximate); default auto"},
-    [M] = {"m", 0, "N", "links per vector of the graph, 4 to 64; default 16"},
-    [EF_CONSTRUCTION] = {"ef-construction", 0, "N",
-                         "effort of building the graph, 8 to 4096;\n"
-                         "default 200"},
+    VEX_SHAPE_OPTIONS(SHAPE),
 };
 
 static enum vex_exit run_create(struct vex_context *context, const struct vex_arguments *arguments)
@@ -73,26 +72,10 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
         return vex_context_usage(context, "coll create: --dim and --metric are both needed");
     }
     if (vex_parse_number("--dim", arguments->values[DIM], 1, VEX_DIM_MAX, &dim, &error) != VEX_OK ||
-        vex_parse_choice("--metric", arguments->values[METRIC], words, &metric, &error) != VEX_OK) {
+        vex_parse_choice("--metric", arguments->values[METRIC], words, &metric, &error) != VEX_OK ||
+        vex_shape_parse(arguments->values + SHAPE, &shape, &error) != VEX_OK) {
         return vex_context_usage(context, "coll create: %s", error.message);
     }
-    static const char *const indexes[] = {"auto", "flat", "hnsw", NULL};
-    uint64_t m = 0;
-    uint64_t ef_construction = 0;
-    size_t index = VEX_INDEX_AUTO;
-    if ((arguments->values[INDEX] && vex_parse_choice("--index", arguments->values[INDEX], indexes,
-                                                      &index, &error) != VEX_OK) ||
-        (arguments->values[M] && vex_parse_number("--m", arguments->values[M], VEX_HNSW_M_MIN,
-                                                  VEX_HNSW_M_MAX, &m, &error) != VEX_OK) ||
-        (arguments->values[EF_CONSTRUCTION] &&
-         vex_parse_number("--ef-construction", arguments->values[EF_CONSTRUCTION],
-                          VEX_HNSW_EF_CONSTRUCTION_MIN, VEX_HNSW_EF_CONSTRUCTION_MAX,
-                          &ef_construction, &error) != VEX_OK)) {
-        return vex_context_usage(context, "coll create: %s", error.message);
-    }
-    shape.index = (enum vex_index_kind)index; /* the words stand in the order of the numbers */
-    shape.m = (uint32_t)m;
-    shape.ef_construction = (uint32_t)ef_construction;
     shape.dim = (uint32_t)dim;
     shape.metric = metrics[metric];
     struct vex_collection_info info = {.size = sizeof(info)};
@@ -117,15 +100,16 @@ static enum vex_exit run_create(struct vex_context *context, const struct vex_ar
         print_info_json(&json, &info);
         fputc('\n', context->out);
     } else {
-        fprintf(context->out, "created '%s': dimension %" PRIu32 ", metric %s, index %s\n",
-                info.name, info.dim, vex_metric_name(info.metric), vex_index_name(info.index));
+        fprintf(context->out, "created '%s': dimension %" PRIu32 ", metric %s, index %s, %s\n",
+                info.name, info.dim, vex_metric_name(info.metric), vex_index_name(info.index),
+                vex_storage_name(info.storage));
     }
     return VEX_EXIT_OK;
 }
 
 const struct vex_verb vex_verb_coll_create = {
     .name = "coll create",
-    .synopsis = "NAME --dim N --metric l2|cosine|dot [--index auto|flat|hnsw]",
+    .synopsis = "NAME --dim N --metric l2|cosine|dot [options]",
     .summary = "Create a collection",
     .text = "Names are 1 to 63 letters, digits, '_', '-' and '.', not beginning with '.'. The\n"
             "collection is durable when the command returns. A name that is taken is exit code 4.\n"
@@ -143,8 +127,8 @@ const struct vex_verb vex_verb_coll_create = {
 
 static void print_list(FILE *out, const struct vex_collection_info *infos, size_t count)
 {
-    static const char *const titles[] = {"NAME",  ">DIM",      "METRIC", ">COUNT",
-                                         ">DEAD", ">SEGMENTS", ">SHM",   ">LSN"};
+    static const char *const titles[] = {"NAME",   ">DIM",  "METRIC",    "INDEX", "STORAGE",
+                                         ">COUNT", ">DEAD", ">SEGMENTS", ">SHM",  ">LSN"};
     if (count == 0) {
         fputs("no collections\n", out);
         return;
@@ -158,6 +142,8 @@ static void print_list(FILE *out, const struct vex_collection_info *infos, size_
         vex_table_add(&table, "%s", info->name);
         vex_table_add(&table, "%" PRIu32, info->dim);
         vex_table_add(&table, "%s", vex_metric_name(info->metric));
+        vex_table_add(&table, "%s", vex_index_name(info->index));
+        vex_table_add(&table, "%s", vex_storage_name(info->storage));
         vex_table_add(&table, "%" PRIu64, info->count);
         vex_table_add(&table, "%" PRIu64, info->dead);
         vex_table_add(&table, "%" PRIu32, info->segments);
@@ -221,6 +207,12 @@ static void print_info_table(FILE *out, const struct vex_collection_info *info)
     vex_table_line(out, width, "metric", "%s", vex_metric_name(info->metric));
     vex_table_line(out, width, "index", "%s, M %" PRIu32 ", ef_construction %" PRIu32,
                    vex_index_name(info->index), info->m, info->ef_construction);
+    if (info->lists) {
+        vex_table_line(out, width, "lists", "%" PRIu32 " in each segment", info->lists);
+    } else {
+        vex_table_line(out, width, "lists", "by the size of the segment");
+    }
+    vex_table_line(out, width, "storage", "%s", vex_storage_name(info->storage));
     vex_table_line(out, width, "graphs", "%" PRIu32 " of %" PRIu32 " segments", info->graphs,
                    info->segments);
     vex_table_line(out, width, "vectors", "%" PRIu64, info->count);

@@ -15,9 +15,22 @@
 #include "libclient/vexctl/import.h"
 #include "libclient/vexctl/json.h"
 #include "libclient/vexctl/parse.h"
+#include "libclient/vexctl/shape.h"
 #include "libclient/vexctl/verbs.h"
 
-enum { FORMAT, MODE, FIRST_ID, PAYLOAD_FILE, SKIP, LIMIT, BATCH, CREATE, METRIC, OPTIONS_COUNT };
+enum {
+    FORMAT,
+    MODE,
+    FIRST_ID,
+    PAYLOAD_FILE,
+    SKIP,
+    LIMIT,
+    BATCH,
+    CREATE,
+    METRIC,
+    SHAPE,
+    OPTIONS_COUNT = SHAPE + VEX_SHAPE_COUNT
+};
 
 static const struct vex_option options[OPTIONS_COUNT] = {
     [FORMAT] = {"format", 0, "FORMAT", "fvecs, bvecs, npy or jsonl; default: by the file's name"},
@@ -31,7 +44,8 @@ static const struct vex_option options[OPTIONS_COUNT] = {
     [LIMIT] = {"limit", 0, "N", "import at most N rows"},
     [BATCH] = {"batch", 0, "N", "rows a batch at most; default: 4 MiB of data"},
     [CREATE] = {"create", 0, NULL, "create the collection if there is none (needs --metric)"},
-    [METRIC] = {"metric", 0, "METRIC", "l2, cosine or dot"},
+    [METRIC] = {"metric", 0, "METRIC", "of the new collection: l2, cosine or dot"},
+    VEX_SHAPE_OPTIONS(SHAPE),
 };
 
 static const char text[] =
@@ -59,6 +73,7 @@ struct job {
     const struct vex_arguments *arguments;
     bool create;
     size_t metric; /* position in `metrics`; METRIC_OPEN = not given */
+    struct vex_collection_options shape;
     struct vex_file file;
     struct vex_file payload_file;
     struct vex_lines lines;
@@ -88,12 +103,16 @@ static enum vex_status read_options(struct job *job, uint64_t *limit, struct vex
     size_t mode = 0;
     job->create = values[CREATE] != NULL;
     job->metric = METRIC_OPEN;
+    job->shape = (struct vex_collection_options)VEX_COLLECTION_OPTIONS_INIT;
     enum vex_status status = VEX_OK;
     if (values[MODE]) {
         status = vex_parse_choice("--mode", values[MODE], modes, &mode, error);
     }
     if (status == VEX_OK && values[METRIC]) {
         status = vex_parse_choice("--metric", values[METRIC], metrics, &job->metric, error);
+    }
+    if (status == VEX_OK) {
+        status = vex_shape_parse(values + SHAPE, &job->shape, error);
     }
     if (status == VEX_OK) {
         status = vex_parse_option("--first-id", values[FIRST_ID], 0, VEX_ID_MAX, &import->id_first,
@@ -116,6 +135,10 @@ static enum vex_status read_options(struct job *job, uint64_t *limit, struct vex
     }
     if (status == VEX_OK && !job->create && job->metric != METRIC_OPEN) {
         return vex_fault(error, VEX_ERR_INVALID, "--metric is of use only with --create");
+    }
+    const char *given = vex_shape_given(values + SHAPE);
+    if (status == VEX_OK && !job->create && given) {
+        return vex_fault(error, VEX_ERR_INVALID, "%s is of use only with --create", given);
     }
     return status;
 }
@@ -208,7 +231,7 @@ static enum vex_status compare(struct job *job, enum vex_metric *out_metric,
                          info.name, vex_metric_name(info.metric), metrics[job->metric]);
     }
     *out_metric = info.metric;
-    return VEX_OK;
+    return vex_shape_compare(job->arguments->values + SHAPE, &job->shape, &info, error);
 }
 
 static enum vex_status open_collection(struct job *job, struct vex_error *error)
@@ -234,7 +257,7 @@ static enum vex_status open_collection(struct job *job, struct vex_error *error)
 
 static enum vex_status create_collection(struct job *job, struct vex_error *error)
 {
-    struct vex_collection_options shape = VEX_COLLECTION_OPTIONS_INIT;
+    struct vex_collection_options shape = job->shape;
     shape.dim = vex_reader_dim(job->import.reader);
     shape.metric = metric_values[job->metric];
     enum vex_status status = vex_collection_create(job->context->db, job->name, &shape, error);

@@ -36,6 +36,8 @@ enum {
     MIN_LSN,
     EXACT,
     EF_SEARCH,
+    NPROBE,
+    RECALL,
     OPTIONS_COUNT
 };
 
@@ -52,6 +54,12 @@ static const struct vex_option options[OPTIONS_COUNT] = {
     [EF_SEARCH] = {"ef-search", 0, "N",
                    "candidates kept while walking a graph; more\n"
                    "finds more, takes longer; default 64"},
+    [NPROBE] = {"nprobe", 0, "N",
+                "lists of each ivf segment to read; more finds\n"
+                "more, takes longer"},
+    [RECALL] = {"recall", 0, "SHARE",
+                "instead of both: the share of the true\n"
+                "neighbours to aim at, like 0.95"},
     [MIN_LSN] = {"min-lsn", 0, "N", "wait until record N is visible (see put, import)"},
 };
 
@@ -73,6 +81,8 @@ struct search {
     struct vex_snapshot *snapshot;
     uint32_t k;
     uint32_t ef_search;
+    uint32_t nprobe;
+    float recall;
     bool exact;
     bool payloads;
     struct vex_results results; /* room for `capacity` queries */
@@ -171,6 +181,8 @@ static enum vex_status search_chunk(struct search *search, const float *queries,
     how.k = search->k;
     how.exact = search->exact;
     how.ef_search = search->ef_search;
+    how.nprobe = search->nprobe;
+    how.recall = search->recall;
     how.payloads = search->payloads;
     how.read.snapshot = search->snapshot;
     uint64_t started_ns = vex_progress_now_ns();
@@ -437,6 +449,18 @@ static enum vex_status search_collection(struct vex_context *context, const char
     return status;
 }
 
+/* Options of which one leaves nothing to do for another; NULL if there are none. */
+static const char *find_contradiction(const char *const *values)
+{
+    if (values[EXACT] && (values[EF_SEARCH] || values[NPROBE] || values[RECALL])) {
+        return "--exact finds all of them: it goes with none of --ef-search, --nprobe and --recall";
+    }
+    if (values[RECALL] && (values[EF_SEARCH] || values[NPROBE])) {
+        return "--recall chooses the effort: give it, or --ef-search and --nprobe";
+    }
+    return NULL;
+}
+
 static enum vex_exit run(struct vex_context *context, const struct vex_arguments *arguments)
 {
     const char *const *values = arguments->values;
@@ -448,12 +472,20 @@ static enum vex_exit run(struct vex_context *context, const struct vex_arguments
         return vex_context_usage(context,
                                  "search: --format, --rows and --limit go with --vector-file");
     }
+    const char *contradiction = find_contradiction(values);
+    if (contradiction) {
+        return vex_context_usage(context, "search: %s", contradiction);
+    }
     struct vex_error error = {0};
     uint64_t k = 10;
     uint64_t min_lsn = 0;
     uint64_t ef_search = 0;
+    uint64_t nprobe = 0;
+    float recall = 0;
     if (vex_parse_option("--ef-search", values[EF_SEARCH], 1, VEX_EF_SEARCH_MAX, &ef_search,
                          &error) != VEX_OK ||
+        vex_parse_option("--nprobe", values[NPROBE], 1, VEX_LISTS_MAX, &nprobe, &error) != VEX_OK ||
+        vex_parse_fraction("--recall", values[RECALL], &recall, &error) != VEX_OK ||
         vex_parse_option("-k", values[K], 1, VEX_K_MAX, &k, &error) != VEX_OK ||
         vex_parse_option("--min-lsn", values[MIN_LSN], 0, UINT64_MAX, &min_lsn, &error) != VEX_OK) {
         return vex_context_usage(context, "search: %s", error.message);
@@ -462,6 +494,8 @@ static enum vex_exit run(struct vex_context *context, const struct vex_arguments
         .context = context,
         .k = (uint32_t)k,
         .ef_search = (uint32_t)ef_search,
+        .nprobe = (uint32_t)nprobe,
+        .recall = recall,
         .exact = values[EXACT] != NULL,
         .payloads = values[PAYLOADS] != NULL,
     };

@@ -82,6 +82,28 @@ enum vex_status vex_parse_seconds(const char *what, const char *text, uint32_t *
     return VEX_OK;
 }
 
+enum vex_status vex_parse_fraction(const char *what, const char *text, float *out,
+                                   struct vex_error *error)
+{
+    if (!text) {
+        return VEX_OK;
+    }
+    const char *digits = text[0] == '0' ? text + 1 : text;
+    size_t digits_bytes = digits[0] == '.' ? strlen(digits + 1) : 0;
+    uint64_t value = 0;
+    if (digits_bytes < 1 || digits_bytes > 6 || !read_digits(digits + 1, digits_bytes, &value) ||
+        value == 0) {
+        return vex_fault(error, VEX_ERR_INVALID,
+                         "%s: '%.40s' is not a number above 0 and below 1, like 0.95", what, text);
+    }
+    double fraction = (double)value;
+    for (size_t i = 0; i < digits_bytes; i++) {
+        fraction /= 10;
+    }
+    *out = (float)fraction;
+    return VEX_OK;
+}
+
 enum vex_status vex_parse_choice(const char *what, const char *text, const char *const *words,
                                  size_t *out, struct vex_error *error)
 {

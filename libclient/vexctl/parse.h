@@ -20,6 +20,10 @@ enum vex_status vex_parse_option(const char *what, const char *text, uint64_t le
  */
 enum vex_status vex_parse_seconds(const char *what, const char *text, uint32_t *out_ms,
                                   struct vex_error *error);
+/* "0.95": a decimal fraction above 0 and below 1, of at most six digits; NULL leaves *out alone. Error:
+ * INVALID. */
+enum vex_status vex_parse_fraction(const char *what, const char *text, float *out,
+                                   struct vex_error *error);
 /* The position of `text` in the NULL-ended `words`. Error: INVALID. */
 enum vex_status vex_parse_choice(const char *what, const char *text, const char *const *words,
                                  size_t *out, struct vex_error *error);

@@ -44,8 +44,12 @@ static void make_region(void)
         block->segments_count = 3;
         const struct vex_view_state view = {.lsn = 5, .list_id = slot + 1, .list_block = slot};
         vex_control_set_view(region, slot, &view);
-        const struct vex_collection_facts facts = {slot + 1, 8,   VEX_METRIC_L2, VEX_INDEX_AUTO,
-                                                   16,       200, "name"};
+        const struct vex_collection_facts facts = {.id = slot + 1,
+                                                   .dim = 8,
+                                                   .metric = VEX_METRIC_L2,
+                                                   .m = 16,
+                                                   .ef_construction = 200,
+                                                   .name = "name"};
         vex_control_add_collection(region, slot, &facts);
     }
     (void)vex_control_publish(region, 5);

@@ -51,7 +51,12 @@ static void metrics_and_kernels_have_names(void **state)
     assert_string_equal(vex_index_name(VEX_INDEX_AUTO), "auto");
     assert_string_equal(vex_index_name(VEX_INDEX_FLAT), "flat");
     assert_string_equal(vex_index_name(VEX_INDEX_HNSW), "hnsw");
-    assert_string_equal(vex_index_name((enum vex_index_kind)3), "unknown");
+    assert_string_equal(vex_index_name(VEX_INDEX_IVF), "ivf");
+    assert_string_equal(vex_index_name((enum vex_index_kind)4), "unknown");
+    assert_string_equal(vex_storage_name(VEX_STORAGE_FLOAT32), "float32");
+    assert_string_equal(vex_storage_name(VEX_STORAGE_FLOAT16), "float16");
+    assert_string_equal(vex_storage_name(VEX_STORAGE_INT8), "int8");
+    assert_string_equal(vex_storage_name((enum vex_storage)3), "unknown");
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */

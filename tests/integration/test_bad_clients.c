@@ -646,12 +646,15 @@ static void bodies_of_create_and_drop_are_checked(void **state)
     EXPECT_CREATE(metric, 0, VEX_ERR_INVALID, "metric 0");
     EXPECT_CREATE(metric, 4, VEX_ERR_INVALID, "metric 4");
     EXPECT_CREATE(metric, UINT32_MAX, VEX_ERR_INVALID, "metric");
-    EXPECT_CREATE(index, 3, VEX_ERR_INVALID, "index 3");
+    EXPECT_CREATE(index, 4, VEX_ERR_INVALID, "index 4");
     EXPECT_CREATE(index, UINT32_MAX, VEX_ERR_INVALID, "index");
     EXPECT_CREATE(m, 3, VEX_ERR_INVALID, "M 3");
     EXPECT_CREATE(m, 65, VEX_ERR_INVALID, "M 65");
     EXPECT_CREATE(ef_construction, 7, VEX_ERR_INVALID, "ef_construction 7");
     EXPECT_CREATE(ef_construction, 4097, VEX_ERR_INVALID, "ef_construction 4097");
+    EXPECT_CREATE(storage, 3, VEX_ERR_INVALID, "storage 3");
+    EXPECT_CREATE(storage, UINT32_MAX, VEX_ERR_INVALID, "storage");
+    EXPECT_CREATE(lists, VEX_LISTS_MAX + 1, VEX_ERR_INVALID, "65537 lists");
     EXPECT_CREATE(name[0], 0, VEX_ERR_INVALID, "empty");
     EXPECT_CREATE(name[0], '.', VEX_ERR_INVALID, "'.'");
     EXPECT_CREATE(name[2], '/', VEX_ERR_INVALID, "consists");
@@ -668,7 +671,6 @@ static void bodies_of_create_and_drop_are_checked(void **state)
     /* What stands behind the name's end is nobody's business and does not get into the log. */
     memset(create.body.name + 5, 0xee, sizeof(create.body.name) - 5);
     create.body.collection_id = 9999;
-    create.body.reserved[0] = 9999;
     send_frame(fd, VEX_OP_CREATE, 10, &create.body, sizeof(create.body));
     expect_reply(fd, VEX_OK, 10, NULL);
     (void)close(fd);

@@ -228,8 +228,21 @@ static void the_index_says_when_there_is_a_graph(void **state)
     assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
                    "ef_construction 7");
     options.ef_construction = 0;
-    options.index = (enum vex_index_kind)3;
-    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "index 3");
+    options.index = (enum vex_index_kind)4;
+    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "index 4");
+    options.index = VEX_INDEX_IVF;
+    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
+                   "ivf is not supported yet");
+    options.index = VEX_INDEX_AUTO;
+    options.storage = (enum vex_storage)3;
+    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "storage 3");
+    options.storage = VEX_STORAGE_INT8;
+    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
+                   "only float32 is supported yet");
+    options.storage = VEX_STORAGE_FLOAT32;
+    options.lists = VEX_LISTS_MAX + 1;
+    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
+                   "65537 lists");
     vex_close(db);
 }
 
@@ -383,6 +396,26 @@ static void an_effort_out_of_bounds_is_refused(void **state)
     options.ef_search = VEX_EF_SEARCH_MAX + 1;
     assert_refused(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink),
                    VEX_ERR_LIMIT, "ef_search");
+    options.ef_search = 0;
+    options.nprobe = VEX_LISTS_MAX + 1;
+    assert_refused(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink),
+                   VEX_ERR_LIMIT, "nprobe");
+    options.nprobe = 0;
+    static const float shares[] = {1, 1.5f, -0.1f, INFINITY, NAN};
+    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+        options.recall = shares[i];
+        assert_refused(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink),
+                       VEX_ERR_INVALID, "recall");
+    }
+    options.recall = 0.9f;
+    assert_ok(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink));
+    options.ef_search = 100;
+    assert_refused(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink),
+                   VEX_ERR_INVALID, "give one");
+    options.ef_search = 0;
+    options.nprobe = 10;
+    assert_refused(vex_search(collection, query, 1, DIM, &options, &results, NULL, sink),
+                   VEX_ERR_INVALID, "give one");
     vex_collection_close(collection);
     vex_close(db);
 }

@@ -249,6 +249,11 @@ class Usage(Case):
         (["coll", "create", "c", "--dim", "65536", "--metric", "l2"], "--dim: '65536'"),
         (["coll", "create", "c", "--dim", "3x", "--metric", "l2"], "--dim: '3x'"),
         (["coll", "create", "c", "--dim", "3", "--metric", "hamming"], "none of l2, cosine, dot"),
+        (["coll", "create", "c", "--dim", "3", "--metric", "l2", "--index", "tree"], "none of auto, flat, hnsw, ivf"),
+        (["coll", "create", "c", "--dim", "3", "--metric", "l2", "--storage", "int4"], "none of float32, float16, int8"),
+        (["coll", "create", "c", "--dim", "3", "--metric", "l2", "--lists", "65537"], "--lists: '65537'"),
+        (["coll", "create", "c", "--dim", "3", "--metric", "l2", "--m", "3"], "--m: '3'"),
+        (["coll", "create", "c", "--dim", "3", "--metric", "l2", "--ef-construction", "7"], "--ef-construction: '7'"),
         (["coll", "drop", "c"], "--yes"),
         (["put"], "too few"),
         (["put", "c"], "--vector is needed"),
@@ -271,6 +276,16 @@ class Usage(Case):
         (["search", "c", "--vector", "[1]", "-k", "0"], "-k: '0'"),
         (["search", "c", "--vector", "[1]", "-k65537"], "-k: '65537'"),
         (["search", "c", "--vector", "[1]", "--limit", "1"], "go with --vector-file"),
+        (["search", "c", "--vector", "[1]", "--nprobe", "65537"], "--nprobe: '65537'"),
+        (["search", "c", "--vector", "[1]", "--recall", "1"], "above 0 and below 1"),
+        (["search", "c", "--vector", "[1]", "--recall", "0.0"], "above 0 and below 1"),
+        (["search", "c", "--vector", "[1]", "--recall", "0."], "above 0 and below 1"),
+        (["search", "c", "--vector", "[1]", "--recall", "95%"], "above 0 and below 1"),
+        (["search", "c", "--vector", "[1]", "--exact", "--ef-search", "9"], "--exact finds all"),
+        (["search", "c", "--vector", "[1]", "--exact", "--nprobe", "9"], "--exact finds all"),
+        (["search", "c", "--vector", "[1]", "--exact", "--recall", "0.9"], "--exact finds all"),
+        (["search", "c", "--vector", "[1]", "--recall", "0.9", "--ef-search", "9"], "--recall chooses"),
+        (["search", "c", "--vector", "[1]", "--recall", ".9", "--nprobe", "9"], "--recall chooses"),
         (["search", "c", "--vector-file", "/nonexistent/a.fvecs"], "No such file"),
         (["search", "c", "--vector-file", "/nonexistent/a.txt"], "does not tell the format"),
         (["search", "c", "--vector-file", "a.fvecs", "--rows", "5"], "--rows"),
@@ -283,6 +298,8 @@ class Usage(Case):
         (["import", "c", "/dev/null", "--format", "npy"], "not a regular file"),
         (["import", "c", "a.fvecs", "--create"], "--create needs --metric"),
         (["import", "c", "a.fvecs", "--metric", "l2"], "only with --create"),
+        (["import", "c", "a.fvecs", "--index", "flat"], "--index is of use only with --create"),
+        (["import", "c", "a.fvecs", "--create", "--metric", "l2", "--storage", "x"], "none of float32"),
         (["import", "c", "a.fvecs", "--mode", "update"], "none of insert, upsert"),
         (["import", "c", "a.fvecs", "--batch", "0"], "--batch"),
         (["compact"], "run or status"),
@@ -343,12 +360,22 @@ class Collections(Case):
         self.assertEqual((made["name"], made["dim"], made["metric"], made["count"]), ("b", 4, "cosine", 0))
         self.good("coll", "create", "a", "--dim", 65535, "--metric", "dot")
         self.assertEqual(self.names(), ["a", "b"])
-        self.assertRegex(self.good("coll", "list"), r"NAME +DIM .*\na +65535 +dot +0 .*\nb +4 +cosine +0 ")
+        self.assertRegex(self.good("coll", "list"), r"NAME +DIM .*\na +65535 +dot +auto +float32 +0 .*\nb +4 +cosine +auto +float32 +0 ")
         self.assertEqual(self.json("coll", "show", "b"), made)
         self.assertRegex(self.good("coll", "show", "b"), r"metric +cosine")
         self.bad(CONFLICT, "coll", "create", "b", "--dim", 4, "--metric", "cosine", says="b")
         self.bad(USAGE, "coll", "create", ".b", "--dim", 4, "--metric", "cosine")
         self.bad(USAGE, "coll", "create", "x" * 64, "--dim", 4, "--metric", "cosine")
+        tuned = self.json("coll", "create", "tuned", "--dim", 2, "--metric", "l2", "--index", "hnsw", "--m", 8,
+                          "--ef-construction", 77, "--lists", 12, "--storage", "float32")
+        self.assertEqual([tuned[key] for key in ("index", "m", "ef_construction", "lists", "storage")],
+                         ["hnsw", 8, 77, 12, "float32"])
+        self.assertRegex(self.good("coll", "show", "tuned"),
+                         r"index +hnsw, M 8, ef_construction 77\n(.*\n)*lists +12 in each segment\nstorage +float32\n")
+        self.good("coll", "drop", "tuned", "--yes")
+        shape = ["coll", "create", "c", "--dim", 2, "--metric", "l2"]
+        self.bad(USAGE, *shape, "--index", "ivf", says="ivf is not supported yet")
+        self.bad(USAGE, *shape, "--storage", "int8", says="only float32 is supported yet")
         self.bad(NOT_FOUND, "coll", "show", "nothing", says="nothing")
         self.bad(NOT_FOUND, "coll", "drop", "nothing", "--yes", says="nothing")
         self.bad(USAGE, "coll", "drop", "b", says="nothing was dropped")
@@ -664,6 +691,11 @@ class Import(Case):
         self.bad(CONFLICT, *create, "l2", says="metric cosine, not l2")
         report = self.json(*create, "cosine", "--mode", "upsert")
         self.assertFalse(report["created"])
+        self.bad(CONFLICT, *create, "cosine", "--index", "hnsw", says="exists, and not with --index hnsw")
+        self.good(*create, "cosine", "--index", "auto", "--m", 16, "--mode", "upsert")
+        self.good("import", "shaped", path, "--create", "--metric", "l2", "--index", "hnsw", "--m", 9)
+        shaped = self.json("coll", "show", "shaped")
+        self.assertEqual((shaped["index"], shaped["m"]), ("hnsw", 9))
         self.bad(USAGE, "import", self.fresh("dims", dim=4), path, says="create.fvecs: vectors of dimension 3, .* has 4")
         self.bad(USAGE, "import", "bad name", path, "--create", "--metric", "l2")
 

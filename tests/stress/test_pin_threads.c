@@ -140,8 +140,13 @@ static uint64_t publish_block(struct world *world, uint32_t number, uint64_t tag
         .lsn = tag, .list_id = tag, .list_block = number, .tail_rows = BLOCK_WORDS};
     vex_control_set_view(world->region, SLOT_IN_REGION, &view);
     if (tag == 1) {
-        const struct vex_collection_facts facts = {
-            COLLECTION_ID, 1, VEX_METRIC_L2, VEX_INDEX_AUTO, 16, 200, "c"};
+        const struct vex_collection_facts facts = {.id = COLLECTION_ID,
+                                                   .dim = 1,
+                                                   .metric = VEX_METRIC_L2,
+                                                   .index = VEX_INDEX_AUTO,
+                                                   .m = 16,
+                                                   .ef_construction = 200,
+                                                   .name = "c"};
         vex_control_add_collection(world->region, SLOT_IN_REGION, &facts);
     }
     return vex_control_publish(world->region, tag);

@@ -55,7 +55,10 @@ static struct vex_buffer make_body(const struct sample *sample)
                                               .next_id = 1130,
                                               .lsn = 49,
                                               .m = 16,
-                                              .ef_construction = 200};
+                                              .ef_construction = 200,
+                                              .index = VEX_INDEX_IVF,
+                                              .storage = VEX_STORAGE_INT8,
+                                              .lists = 300};
     memcpy(collection.name, "points", 7);
     struct vex_image_home home = {
         .file_number = 99,
@@ -103,6 +106,10 @@ static void test_round_trip(void **state)
     assert_int_equal(vex_image_read_collection(&cursor, &collection, NULL), VEX_OK);
     assert_string_equal(collection.name, "points");
     assert_int_equal(collection.next_id, 1130);
+    struct vex_collection_facts facts = vex_image_facts(&collection);
+    assert_int_equal(facts.index, VEX_INDEX_IVF);
+    assert_int_equal(facts.storage, VEX_STORAGE_INT8);
+    assert_int_equal(facts.lists, 300);
     assert_int_equal(vex_image_read_home(&cursor, &home, &dead, NULL), VEX_OK);
     assert_int_equal(home.file_number, 99);
     uint32_t dead_rows = 0;
@@ -159,7 +166,10 @@ static void test_out_of_bounds(void **state)
         {collection_at + offsetof(struct vex_image_collection, dim), 0, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, dim), 1u << 20, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, metric), 9, VEX_ERR_CORRUPT},
-        {collection_at + offsetof(struct vex_image_collection, index), 3, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, index), 4, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, index), 3u << 16, VEX_ERR_CORRUPT},
+        {collection_at + offsetof(struct vex_image_collection, lists), VEX_LISTS_MAX + 1,
+         VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, m), 65, VEX_ERR_CORRUPT},
         {collection_at + offsetof(struct vex_image_collection, ef_construction), 7,
          VEX_ERR_CORRUPT},

@@ -48,8 +48,12 @@ static struct bench *open_bench(uint64_t seed)
     bench->random = vex_random_seeded(seed);
     assert_int_equal(vex_publisher_open(bench->key, &bench->publisher, NULL), VEX_OK);
     assert_int_equal(vex_registry_open(bench->publisher, &bench->registry, NULL), VEX_OK);
-    const struct vex_collection_facts facts = {1,  DIM, VEX_METRIC_L2, VEX_INDEX_AUTO,
-                                               16, 200, "points"};
+    const struct vex_collection_facts facts = {.id = 1,
+                                               .dim = DIM,
+                                               .metric = VEX_METRIC_L2,
+                                               .m = 16,
+                                               .ef_construction = 200,
+                                               .name = "points"};
     bench->collection = vex_registry_create(bench->registry, &facts, ++bench->lsn);
     return bench;
 }
@@ -258,8 +262,12 @@ static void told_to_give_up(void **state)
     (void)state;
     struct bench *bench = open_bench(3);
     /* More than a slice: the pause is asked for at least once. */
-    const struct vex_collection_facts facts = {2,  4096, VEX_METRIC_L2, VEX_INDEX_AUTO,
-                                               16, 200,  "wide"};
+    const struct vex_collection_facts facts = {.id = 2,
+                                               .dim = 4096,
+                                               .metric = VEX_METRIC_L2,
+                                               .m = 16,
+                                               .ef_construction = 200,
+                                               .name = "wide"};
     struct vex_live_collection *wide = vex_registry_create(bench->registry, &facts, ++bench->lsn);
     float *vector = calloc(4096, sizeof(*vector));
     for (uint64_t id = 0; id < 80; id++) {

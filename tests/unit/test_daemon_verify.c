@@ -55,8 +55,12 @@ static int make_bench(void **state)
     memcpy(bench->key, &pid, sizeof(pid));
     assert_int_equal(vex_publisher_open(bench->key, &bench->publisher, NULL), VEX_OK);
     assert_int_equal(vex_registry_open(bench->publisher, &bench->registry, NULL), VEX_OK);
-    const struct vex_collection_facts facts = {1,  DIM, VEX_METRIC_L2, VEX_INDEX_AUTO,
-                                               16, 200, "points"};
+    const struct vex_collection_facts facts = {.id = 1,
+                                               .dim = DIM,
+                                               .metric = VEX_METRIC_L2,
+                                               .m = 16,
+                                               .ef_construction = 200,
+                                               .name = "points"};
     bench->collection = vex_registry_create(bench->registry, &facts, ++bench->lsn);
     for (uint32_t id = 0; id < ROWS; id++) {
         put(bench, id, (float)id);

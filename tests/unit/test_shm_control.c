@@ -88,7 +88,9 @@ static struct vex_collection_facts facts_for(uint32_t id, const char *name)
                                          .metric = VEX_METRIC_DOT,
                                          .index = VEX_INDEX_HNSW,
                                          .m = 17,
-                                         .ef_construction = 99};
+                                         .ef_construction = 99,
+                                         .storage = VEX_STORAGE_INT8,
+                                         .lists = 1001};
     (void)snprintf(facts.name, sizeof(facts.name), "%s", name);
     return facts;
 }
@@ -231,6 +233,8 @@ static void a_collection_is_found_while_it_is_there(void **state)
         assert_int_equal(found.index, facts.index);
         assert_int_equal(found.m, facts.m);
         assert_int_equal(found.ef_construction, facts.ef_construction);
+        assert_int_equal(found.storage, facts.storage);
+        assert_int_equal(found.lists, facts.lists);
         assert_string_equal(found.name, name);
     }
     for (size_t i = 0; i < COUNT_OF(slots); i++) {
@@ -283,7 +287,7 @@ static void damaged_facts_of_a_collection_are_refused(void **state)
         assert_false(vex_control_collection(mapping->reader, 3, &found));
     }
     entry->metric = VEX_METRIC_L2;
-    entry->index = 3;
+    entry->index = 4;
     assert_false(vex_control_collection(mapping->reader, 3, &found));
     entry->index = VEX_INDEX_HNSW;
     entry->m = 3;
@@ -292,6 +296,12 @@ static void damaged_facts_of_a_collection_are_refused(void **state)
     entry->ef_construction = 5000;
     assert_false(vex_control_collection(mapping->reader, 3, &found));
     entry->ef_construction = 100;
+    entry->storage = 3;
+    assert_false(vex_control_collection(mapping->reader, 3, &found));
+    entry->storage = VEX_STORAGE_FLOAT16;
+    entry->lists = VEX_LISTS_MAX + 1;
+    assert_false(vex_control_collection(mapping->reader, 3, &found));
+    entry->lists = VEX_LISTS_MAX;
     memset(entry->name, 'n', sizeof(entry->name));
     assert_true(vex_control_collection(mapping->reader, 3, &found));
     assert_int_equal(strnlen(found.name, sizeof(found.name)), VEX_NAME_MAX);

@@ -33,6 +33,14 @@ enum vex_index_kind {
     VEX_INDEX_AUTO = 0, /* by size: exactly while that is fast enough, then as VEX_INDEX_HNSW */
     VEX_INDEX_FLAT = 1, /* every search is exact */
     VEX_INDEX_HNSW = 2, /* a graph per segment: approximate, see ef_search */
+    VEX_INDEX_IVF = 3,  /* lists of near rows per segment: approximate, see nprobe */
+};
+
+/* What is kept of a vector. As above: append only. */
+enum vex_storage {
+    VEX_STORAGE_FLOAT32 = 0, /* every bit */
+    VEX_STORAGE_FLOAT16 = 1, /* rounded to half floats */
+    VEX_STORAGE_INT8 = 2,    /* rounded to 8-bit integers of one scale per vector */
 };
 
 #define VEX_HNSW_M_MIN 4u
@@ -42,6 +50,7 @@ enum vex_index_kind {
 #define VEX_HNSW_EF_CONSTRUCTION_MAX 4096u
 #define VEX_HNSW_EF_CONSTRUCTION_DEFAULT 200u
 #define VEX_EF_SEARCH_MAX 65536u
+#define VEX_LISTS_MAX 65536u /* of one segment; also the most that a search may probe */
 
 /* As above: append only. */
 enum vex_write_kind {

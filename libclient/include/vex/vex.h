@@ -44,7 +44,7 @@
 extern "C" {
 #endif
 
-/* Limits and the enums vex_metric and vex_write_kind are in <vex/types.h>. */
+/* Limits and the enums vex_metric, vex_index_kind, vex_storage and vex_write_kind are in <vex/types.h>. */
 
 #define VEX_API __attribute__((visibility("default")))
 #define VEX_MUST_CHECK __attribute__((warn_unused_result))
@@ -67,8 +67,10 @@ VEX_API const char *vex_status_text(enum vex_status status);
 VEX_API const char *vex_status_name(enum vex_status status);
 /* "l2", "cosine", "dot", or "unknown"; static storage. */
 VEX_API const char *vex_metric_name(enum vex_metric metric);
-/* "auto", "flat", "hnsw", or "unknown". */
+/* "auto", "flat", "hnsw", "ivf", or "unknown". */
 VEX_API const char *vex_index_name(enum vex_index_kind index);
+/* "float32", "float16", "int8", or "unknown". */
+VEX_API const char *vex_storage_name(enum vex_storage storage);
 /* Name of the distance kernels chosen for this processor: "scalar", "avx2" or "avx512". The
  * environment variable VEX_ISA lowers the choice. Static storage. */
 VEX_API const char *vex_isa_name(void);
@@ -242,10 +244,15 @@ struct vex_collection_options {
      * either: better graphs, slower building; M also costs memory. */
     uint32_t m;
     uint32_t ef_construction;
+    /* What is kept of each vector; for as long as the collection lives. Less than float32: less memory, and
+     * distances are those to what is kept. */
+    enum vex_storage storage;
+    uint32_t lists; /* into which IVF divides a segment, at most VEX_LISTS_MAX; 0 = by its size */
 };
 /* clang-format off */
 #define VEX_COLLECTION_OPTIONS_INIT \
-    {sizeof(struct vex_collection_options), 0, VEX_METRIC_L2, VEX_INDEX_AUTO, 0, 0}
+    {sizeof(struct vex_collection_options), 0, VEX_METRIC_L2, VEX_INDEX_AUTO, 0, 0, \
+     VEX_STORAGE_FLOAT32, 0}
 /* clang-format on */
 
 struct vex_collection_info {
@@ -257,6 +264,8 @@ struct vex_collection_info {
     enum vex_index_kind index;
     uint32_t m;
     uint32_t ef_construction;
+    enum vex_storage storage;
+    uint32_t lists; /* 0 = by the size of the segment */
     uint32_t segments;
     uint32_t graphs;    /* segments that have one so far; told by vex_collection_describe only */
     uint64_t count;     /* live vectors */
@@ -385,17 +394,26 @@ struct vex_search_options {
     size_t size;
     uint32_t k;    /* neighbours wanted, 1..VEX_K_MAX */
     bool payloads; /* also hand out payloads, see struct vex_results */
-    bool exact;    /* look at every row, whatever the collection's index */
+    bool exact;    /* as if every row were looked at, whatever the index and what follows here */
     /*
      * How many candidates a graph search keeps, as HNSW's users know it: more finds more of the true
      * neighbours and takes longer. 0 = 64; never less than k.
      */
     uint32_t ef_search;
+    /* How many lists of each segment an IVF search reads, at most VEX_LISTS_MAX: more finds more and takes
+     * longer. 0 = default. */
+    uint32_t nprobe;
+    /*
+     * Instead of the two above: the share of the true neighbours to aim at, above 0 and below 1. The effort
+     * follows from what was measured on the collection's own data, and is the default where nothing was.
+     * 0 = not asked for.
+     */
+    float recall;
     struct vex_read_options read;
 };
 /* clang-format off */
 #define VEX_SEARCH_OPTIONS_INIT \
-    {sizeof(struct vex_search_options), 10, false, false, 0, VEX_READ_OPTIONS_INIT}
+    {sizeof(struct vex_search_options), 10, false, false, 0, 0, 0, VEX_READ_OPTIONS_INIT}
 /* clang-format on */
 
 /*
