@@ -17,6 +17,7 @@ const struct vex_verb *const vex_verbs[] = {
     &vex_verb_delete,
     &vex_verb_count,
     &vex_verb_search,
+    &vex_verb_recall,
     &vex_verb_import,
     &vex_verb_checkpoint,
     &vex_verb_compact_run,

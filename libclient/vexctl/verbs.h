@@ -38,6 +38,7 @@ extern const struct vex_verb vex_verb_get;
 extern const struct vex_verb vex_verb_delete;
 extern const struct vex_verb vex_verb_count;
 extern const struct vex_verb vex_verb_search;
+extern const struct vex_verb vex_verb_recall;
 extern const struct vex_verb vex_verb_import;
 extern const struct vex_verb vex_verb_checkpoint;
 extern const struct vex_verb vex_verb_compact_run;

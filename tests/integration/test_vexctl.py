@@ -175,7 +175,7 @@ class Case(unittest.TestCase):
 
 VERBS = (
     "status", "coll create", "coll list", "coll show", "coll drop", "put", "get", "delete", "count",
-    "search", "import", "checkpoint", "compact run", "compact status", "backup create", "backup list",
+    "search", "recall", "import", "checkpoint", "compact run", "compact status", "backup create", "backup list",
     "backup verify", "backup restore", "fsck", "log dump", "log repair", "stop", "help", "version",
 )
 
@@ -291,6 +291,21 @@ class Usage(Case):
         (["search", "c", "--vector-file", "a.fvecs", "--rows", "5"], "--rows"),
         (["search", "c", "--vector-file", "a.fvecs", "--rows", "5-4"], "--rows"),
         (["search", "c", "--vector-file", "a.fvecs:1", "--rows", "1-2"], "--rows"),
+        (["recall"], "too few"),
+        (["recall", "c", "--sample", "0"], "--sample: '0'"),
+        (["recall", "c", "-k", "65536"], "-k: '65536'"),
+        (["recall", "c", "--ef-search", "16,,32"], "--ef-search: ''"),
+        (["recall", "c", "--ef-search", "16,0"], "--ef-search: '0'"),
+        (["recall", "c", "--ef-search", ",".join(["1"] * 65)], "more than 64 efforts"),
+        (["recall", "c", "--nprobe", "65537"], "--nprobe: '65537'"),
+        (["recall", "c", "--nprobe", "1", "--ef-search", "1"], "one of --ef-search and --nprobe"),
+        (["recall", "c", "--target", "0"], "--target: '0'"),
+        (["recall", "c", "--target", "0.0"], "--target: '0.0'"),
+        (["recall", "c", "--target", "1.5"], "--target: '1.5'"),
+        (["recall", "c", "--target", "0.9x"], "--target: '0.9x'"),
+        (["recall", "c", "--format", "npy"], "--format goes with --queries"),
+        (["recall", "c", "--queries", "/nonexistent/a.fvecs"], "No such file"),
+        (["recall", "c", "--queries", "/nonexistent/a.txt"], "does not tell the format"),
         (["import", "c"], "too few"),
         (["import", "c", "a.txt"], "does not tell the format"),
         (["import", "c", "a.txt", "--format", "csv"], "none of fvecs, bvecs, npy, jsonl"),
@@ -584,6 +599,133 @@ class Search(Case):
     def test_table(self):
         text = self.good("search", "l2", "--vector-file", self.asked, "--limit", 2, "-k", 2)
         self.assertRegex(text, r"\Aquery 0\nRANK +ID +DISTANCE\n +1 +\d+ +[\d.]+\n +2 .*\n\nquery 1\n")
+
+
+class Recall(Case):
+    """Truth is computed here, from what search answers; the rows have many ties."""
+
+    COUNT = 3000
+    DIM = 24
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        source = random.Random(5)
+        cls.rows = [[float(source.randint(-1, 1)) for _ in range(cls.DIM)] for _ in range(cls.COUNT)]
+        cls.rows[7] = cls.rows[8] = cls.rows[9]
+        for row in cls.rows:
+            row[0] = 0.5  # none is zero
+        cls.queries = [[source.gauss(0, 1) for _ in range(cls.DIM)] for _ in range(40)]
+        cls.base = cls.folder / "base.fvecs"
+        cls.base.write_bytes(fvecs(cls.rows))
+        cls.asked = cls.folder / "queries.fvecs"
+        cls.asked.write_bytes(fvecs(cls.queries))
+        for metric in ("l2", "cosine", "dot"):
+            cls.call("coll", "create", metric, "--dim", cls.DIM, "--metric", metric, "--index", "hnsw", "--m", 4)
+            cls.call("import", metric, cls.base)
+        cls.call("compact", "run")
+
+    def answers(self, metric, *words):
+        found = self.json("search", metric, "--vector-file", self.asked, "-k", 10, *words)
+        self.assertEqual(found["mode"], "exact" if "--exact" in words else "hnsw")
+        return [[hit["distance"] for hit in query["hits"]] for query in found["queries"]]
+
+    def test_recall_is_what_the_answers_say(self):
+        for metric in ("l2", "cosine", "dot"):
+            sign = -1 if metric == "dot" else 1
+            truth = self.answers(metric, "--exact")
+            said = self.json("recall", metric, "--queries", self.asked, "--ef-search", "40,10")
+            self.assertEqual([effort["effort"] for effort in said["efforts"]], [10, 40])
+            for effort in said["efforts"]:
+                found = self.answers(metric, "--ef-search", effort["effort"])
+                shares = [
+                    sum(sign * near <= sign * true[-1] for near in hits) / len(true)
+                    for hits, true in zip(found, truth)
+                ]
+                mean = sum(shares) / len(shares)
+                self.assertAlmostEqual(effort["recall"], mean, places=6)
+                spread = sum((share - mean) ** 2 for share in shares) / (len(shares) - 1)
+                self.assertAlmostEqual(effort["margin"], 1.96 * math.sqrt(spread / len(shares)), places=5)
+                self.assertGreater(effort["us"], 0)
+                self.assertGreater(effort["rows_visited"], 10)
+            self.assertLess(said["efforts"][0]["recall"], said["efforts"][1]["recall"])
+            self.assertLess(said["efforts"][0]["recall"], 1)
+            self.assertEqual((said["queries"], said["drawn"], said["mode"]), (40, "file", "hnsw"))
+            self.assertEqual((said["target"], said["suggested"]), (None, None))
+
+    def test_a_target_finds_the_least_effort(self):
+        said = self.json("recall", "l2", "--queries", self.asked, "--target", "0.9")
+        reached = [effort["effort"] for effort in said["efforts"] if effort["recall"] >= 0.9]
+        missed = [effort["effort"] for effort in said["efforts"] if effort["recall"] < 0.9]
+        self.assertEqual(said["suggested"], min(reached))
+        self.assertLessEqual(min(reached) - max(missed), 1 + min(reached) // 16)
+        text = self.good("recall", "l2", "--queries", self.asked, "--target", "0.9")
+        self.assertRegex(text, r"\A *EF_SEARCH +RECALL +\+- +US/QUERY +ROWS COMPARED\n +10 +0\.\d{4} ")
+        self.assertRegex(text, rf"\nsuggests ef_search {min(reached)} for recall 0\.9\n\Z")
+        text = self.good("recall", "l2", "--queries", self.asked, "--ef-search", "10", "--target", "1")
+        self.assertTrue(text.endswith("no effort measured reaches recall 1\n"))
+
+    def test_rows_as_queries_leave_themselves_out(self):
+        said = self.json("recall", "l2", "--sample", 300, "--target", "0.95", "--seed", 2)
+        self.assertEqual((said["queries"], said["drawn"], said["seed"]), (300, "rows", 2))
+        self.assertIsNotNone(said["suggested"])
+        again = self.json("recall", "l2", "--sample", 300, "--target", "0.95", "--seed", 2)
+        self.assertEqual([e["recall"] for e in said["efforts"]], [e["recall"] for e in again["efforts"]])
+        other = self.json("recall", "l2", "--sample", 300, "--ef-search", 10, "--seed", 3)
+        self.assertNotEqual(said["efforts"][0]["recall"], other["efforts"][0]["recall"])
+
+    def test_all_rows_as_queries(self):
+        def others(*words):
+            found = self.json("search", "l2", "--vector-file", self.base, "-k", 6, *words)["queries"]
+            hits = [[hit["distance"] for hit in query["hits"] if hit["id"] != row] for row, query in enumerate(found)]
+            return [near[:5] for near in hits]
+
+        said = self.json("recall", "l2", "--sample", self.COUNT + 1, "-k", 5, "--ef-search", 8)
+        pairs = list(zip(others("--ef-search", 8), others("--exact")))
+        shares = [sum(near <= true[-1] for near in hits) / 5 for hits, true in pairs]
+        self.assertEqual(said["queries"], self.COUNT)
+        self.assertAlmostEqual(said["efforts"][0]["recall"], sum(shares) / self.COUNT, places=6)
+        self.assertLess(said["efforts"][0]["recall"], 1)
+
+    def test_where_all_is_exact_one_measurement_is_all(self):
+        for metric in ("l2", "cosine", "dot"):
+            name = self.fresh(f"flat-{metric}", dim=self.DIM, metric=metric)
+            self.good("import", name, self.base)
+            for words in (["--target", "0.95"], ["--ef-search", "10,20"], ["--queries", self.asked], ["-k", 4000]):
+                said = self.json("recall", name, "--sample", 20, *words)
+                self.assertEqual((said["mode"], said["suggested"], said["queries"]), ("exact", None, 20))
+                self.assertEqual([(e["effort"], e["recall"]) for e in said["efforts"]], [(None, 1)])
+            self.assertIn("every search of this collection is exact", self.good("recall", name, "--sample", 5))
+
+    def test_more_rows_than_a_search_can_list(self):
+        source = random.Random(6)
+        count = 70000
+        rows = [struct.pack("<4f", *(source.gauss(0, 1) for _ in range(4))) for _ in range(count)]
+        path = self.file("many.npy", npy(b"".join(rows), (count, 4)))
+        self.good("import", self.fresh("numbered", dim=4), path, "--first-id", 1000)
+        said = self.json("recall", "numbered", "--sample", 50)
+        self.assertEqual((said["drawn"], said["queries"], said["efforts"][0]["recall"]), ("ids", 50, 1))
+        lines = (f'{{"id": {source.getrandbits(63)}, "vector": [{i % 100}, {i}]}}\n' for i in range(count))
+        path = self.file("scattered.jsonl", "".join(lines).encode())
+        self.good("import", self.fresh("scattered", dim=2), path)
+        said = self.json("recall", "scattered", "--sample", 50)
+        self.assertEqual((said["drawn"], said["queries"], said["efforts"][0]["recall"]), ("neighbourhoods", 50, 1))
+        self.assertIn("not equally likely", self.good("recall", "scattered", "--sample", 5))
+
+    def test_what_cannot_be_measured(self):
+        self.bad(NOT_FOUND, "recall", "nothing", says="nothing")
+        name = self.fresh("hollow", dim=self.DIM, metric="cosine")
+        self.bad(USAGE, "recall", name, says="hollow holds 0 rows")
+        self.bad(USAGE, "recall", name, "--queries", self.asked, says="empty")
+        self.good("put", name, "--vector", json.dumps(self.queries[0]))
+        self.bad(USAGE, "recall", name, says="hollow holds 1 rows")
+        self.assertEqual(self.json("recall", name, "--queries", self.asked)["efforts"][0]["recall"], 1)
+        zero = self.file("zero.fvecs", fvecs([self.queries[0], [0.0] * self.DIM]))
+        self.bad(USAGE, "recall", name, "--queries", zero, says="zero.fvecs: query 1 is a zero vector")
+        nan = self.file("nan.fvecs", fvecs([self.queries[0], [NAN] * self.DIM]))
+        self.bad(USAGE, "recall", name, "--queries", nan, says="nan.fvecs: row 1, component 0")
+        self.bad(USAGE, "recall", name, "--queries", self.file("short.fvecs", fvecs(ROWS)), says="dimension 3")
+        self.bad(USAGE, "recall", name, "--queries", self.file("none.npy", npy(b"", (0, 3))), says="none.npy")
 
 
 class Import(Case):
