@@ -13,14 +13,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VEX_BENCH_OPTIONS_MAX 16u
+#define VEX_BENCH_OPTIONS_MAX 24u
 #define VEX_BENCH_LIST_MAX 16u
 
 enum vex_bench_kind {
     VEX_BENCH_COUNT,   /* a whole number */
     VEX_BENCH_SECONDS, /* a decimal number */
+    VEX_BENCH_SHARE,   /* the same, of no unit */
     VEX_BENCH_LIST,    /* whole numbers with commas between them */
     VEX_BENCH_WORD,    /* one of the words of `value`, which has '|' between them */
+    VEX_BENCH_WORDS,   /* some of these words, with commas between them */
     VEX_BENCH_TEXT,
     VEX_BENCH_FLAG, /* takes no value; `given` says it all */
 };
@@ -36,11 +38,12 @@ struct vex_bench_option {
 };
 
 struct vex_bench_value {
-    bool given;       /* or has an initial value */
-    const char *text; /* as it was given */
-    uint64_t count;   /* COUNT; WORD: which one */
-    double seconds;   /* SECONDS */
-    uint64_t list[VEX_BENCH_LIST_MAX];
+    bool given;                        /* or has an initial value */
+    const char *text;                  /* as it was given */
+    uint64_t count;                    /* COUNT; WORD: which one */
+    double seconds;                    /* SECONDS */
+    double share;                      /* SHARE */
+    uint64_t list[VEX_BENCH_LIST_MAX]; /* LIST; WORDS: which ones, each once, in their order */
     size_t list_count;
 };
 
@@ -49,6 +52,14 @@ struct vex_bench_value {
 #define VEX_BENCH_OPTION_DIR                                                                       \
     {"dir", VEX_BENCH_TEXT, "DIR", NULL, 0, 0,                                                     \
      "make the temporary directory of the run in DIR; default: where this program is"}
+/*
+ * The row of what compares instruction sets. Acted upon before anything is run: kernels are chosen once
+ * in a process, and the daemon inherits the environment.
+ */
+#define VEX_BENCH_OPTION_ISA_NAME "isa"
+#define VEX_BENCH_OPTION_ISA                                                                       \
+    {VEX_BENCH_OPTION_ISA_NAME, VEX_BENCH_WORD, "best|scalar|avx2|avx512", "best", 0, 0,           \
+     "instructions that may be used at most"}
 /* clang-format on */
 
 struct vex_bench {

@@ -9,8 +9,6 @@
 
 static const double targets[VEX_CONTEST_TARGETS] = {0.95, 0.99};
 
-enum { FIRST, SECOND };
-
 static double seconds_since(uint64_t start_ns)
 {
     return (double)(vex_bench_clock_ns() - start_ns) * 1e-9;
@@ -18,17 +16,16 @@ static double seconds_since(uint64_t start_ns)
 
 /* ---- sides ----------------------------------------------------------------------------------- */
 
-bool vex_contest_add(struct vex_contest *contest, const char *name, vex_contest_search *search_all,
+bool vex_contest_add(struct vex_contest *contest, const struct vex_contest_side *side,
                      const struct vex_bench_value *efforts)
 {
-    struct vex_contest_side *side = &contest->sides[contest->sides_count++];
-    side->name = name;
-    side->search_all = search_all;
+    struct vex_contest_side *added = &contest->sides[contest->sides_count++];
+    *added = *side;
     for (size_t i = 0; i < efforts->list_count; i++) {
         if (i > 0 && efforts->list[i] <= efforts->list[i - 1]) {
-            return vex_bench_fail("the efforts of %s must rise: %s", name, efforts->text);
+            return vex_bench_fail("the efforts of %s must rise: %s", side->name, efforts->text);
         }
-        side->points[side->points_count++].effort = efforts->list[i];
+        added->points[added->points_count++].effort = efforts->list[i];
     }
     return true;
 }
@@ -43,10 +40,8 @@ void vex_contest_deinit(struct vex_contest *contest)
         }
         for (int target = 0; target < VEX_CONTEST_TARGETS; target++) {
             vex_samples_deinit(&side->at_target[target]);
+            vex_samples_deinit(&side->ratios[target]);
         }
-    }
-    for (int target = 0; target < VEX_CONTEST_TARGETS; target++) {
-        vex_samples_deinit(&contest->ratios[target]);
     }
 }
 
@@ -65,7 +60,7 @@ static bool try_out(struct vex_contest *contest, struct vex_contest_side *side, 
 {
     struct vex_contest_point *point = &side->points[at];
     forget_found(contest);
-    if (!side->search_all(contest->context, point, true)) {
+    if (!side->search_all(side->context, point, true, contest->found)) {
         return false;
     }
     point->recall = vex_truth_recall(contest->truth, contest->found);
@@ -79,7 +74,7 @@ static bool measure(struct vex_contest *contest, struct vex_contest_side *side, 
     forget_found(contest);
     uint64_t start_ns = vex_bench_clock_ns();
     double start_s = vex_bench_thread_seconds();
-    if (!side->search_all(contest->context, point, false)) {
+    if (!side->search_all(side->context, point, false, contest->found)) {
         return false;
     }
     double cpu_s = vex_bench_thread_seconds() - start_s;
@@ -87,7 +82,7 @@ static bool measure(struct vex_contest *contest, struct vex_contest_side *side, 
     side->last[at].rate = (double)contest->truth->queries->rows / cpu_s;
     vex_samples_add(&point->rates, side->last[at].rate);
     vex_samples_add(&point->shares, cpu_s / wall_s);
-    /* Nothing changes meanwhile, and both sides are deterministic: rate and recall are of one search. */
+    /* Nothing changes meanwhile, and all sides are deterministic: rate and recall are of one search. */
     double recall = vex_truth_recall(contest->truth, contest->found);
     return recall == point->recall ||
            vex_bench_fail("%s: effort %llu: a later pass has a recall of %.5f, the first had %.5f",
@@ -112,21 +107,19 @@ static bool make_pass(struct vex_contest *contest, uint64_t pass,
     return true;
 }
 
-static void compare_pass(struct vex_contest *contest)
+static void compare_pass(struct vex_contest *contest, int target)
 {
-    for (int target = 0; target < VEX_CONTEST_TARGETS; target++) {
-        double rates[VEX_CONTEST_SIDES];
-        for (size_t s = 0; s < contest->sides_count; s++) {
-            struct vex_contest_side *side = &contest->sides[s];
-            rates[s] = vex_recall_rate(side->last, side->points_count, targets[target],
-                                       &side->at_recall[target]);
-            if (isfinite(rates[s])) {
-                vex_samples_add(&side->at_target[target], rates[s]);
-            }
+    double first = NAN;
+    for (size_t s = 0; s < contest->sides_count; s++) {
+        struct vex_contest_side *side = &contest->sides[s];
+        double rate = vex_recall_rate(side->last, side->points_count, targets[target],
+                                      &side->at_recall[target]);
+        if (isfinite(rate)) {
+            vex_samples_add(&side->at_target[target], rate);
         }
-        if (contest->sides_count == VEX_CONTEST_SIDES && isfinite(rates[FIRST]) &&
-            isfinite(rates[SECOND])) {
-            vex_samples_add(&contest->ratios[target], rates[FIRST] / rates[SECOND]);
+        first = s == 0 ? rate : first;
+        if (isfinite(first / rate)) {
+            vex_samples_add(&side->ratios[target], first / rate);
         }
     }
 }
@@ -138,8 +131,8 @@ bool vex_contest_run(struct vex_contest *contest, uint64_t passes)
     for (uint64_t pass = 1; pass <= passes && sound; pass++) {
         vex_bench_note("pass %llu of %llu", (unsigned long long)pass, (unsigned long long)passes);
         sound = make_pass(contest, pass, measure);
-        if (sound) {
-            compare_pass(contest);
+        for (int target = 0; target < VEX_CONTEST_TARGETS && sound; target++) {
+            compare_pass(contest, target);
         }
     }
     vex_core_release();
@@ -165,7 +158,9 @@ static bool print_point(const struct vex_contest *contest, const struct vex_cont
     vex_line_text(&line, "mode", point->mode);
     vex_line_count(&line, "queries", contest->truth->queries->rows);
     vex_line_count(&line, "k", contest->truth->k);
+    vex_line_count(&line, "batch", side->batch);
     vex_line_count(&line, "effort", point->effort);
+    vex_line_real(&line, "asked_recall", side->asked_recall);
     vex_line_share(&line, "recall", point->recall);
     vex_line_spread(&line, "queries_s", &point->rates);
     vex_line_real(&line, "rows_visited", point->visited);
@@ -174,20 +169,23 @@ static bool print_point(const struct vex_contest *contest, const struct vex_cont
     return vex_line_end(&line);
 }
 
-static bool print_ratio(struct vex_contest *contest, int target)
+static bool print_ratio(struct vex_contest *contest, struct vex_contest_side *peers, int target)
 {
-    struct vex_contest_side *ours = &contest->sides[FIRST];
-    struct vex_contest_side *peers = &contest->sides[SECOND];
+    struct vex_contest_side *ours = &contest->sides[0];
     struct vex_line line;
     vex_contest_line(contest->truth, &line, "ratio");
+    vex_line_text(&line, "mode", ours->points[0].mode);
+    vex_line_count(&line, "batch", ours->batch);
     vex_line_text(&line, "peer", peers->name);
+    vex_line_text(&line, "peer_mode", peers->points[0].mode);
+    vex_line_count(&line, "peer_batch", peers->batch);
     vex_line_share(&line, "recall", targets[target]);
     vex_line_text(&line, "between_efforts", "log(rate) linear in recall");
     vex_line_real(&line, "vexdb_queries_s", vex_samples_median(&ours->at_target[target]));
     vex_line_share(&line, "vexdb_recall", ours->at_recall[target]);
     vex_line_real(&line, "peer_queries_s", vex_samples_median(&peers->at_target[target]));
     vex_line_share(&line, "peer_recall", peers->at_recall[target]);
-    vex_line_spread(&line, "ratio", &contest->ratios[target]);
+    vex_line_spread(&line, "ratio", &peers->ratios[target]);
     return vex_line_end(&line);
 }
 
@@ -200,9 +198,10 @@ bool vex_contest_print(struct vex_contest *contest)
             printed = print_point(contest, side, &side->points[i]);
         }
     }
-    for (int i = 0; i < VEX_CONTEST_TARGETS && printed && contest->sides_count == VEX_CONTEST_SIDES;
-         i++) {
-        printed = print_ratio(contest, i);
+    for (size_t s = 1; s < contest->sides_count; s++) {
+        for (int i = 0; i < VEX_CONTEST_TARGETS && printed; i++) {
+            printed = print_ratio(contest, &contest->sides[s], i);
+        }
     }
     return printed;
 }

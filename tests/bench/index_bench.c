@@ -52,7 +52,8 @@ struct world {
     uint64_t *truth;    /* [queries][k] */
     double *truth_keys; /* the k-th key of each query */
     void *scratch;
-    struct index_peer *peer;
+    const struct index_peer_library *library;
+    struct index_peer *peer; /* NULL = none */
 };
 
 static void die(const char *what)
@@ -256,8 +257,8 @@ static struct outcome run_peer(const struct world *world, uint32_t ef, bool meas
     struct outcome outcome = {0};
     double start = cpu_seconds();
     for (uint32_t i = 0; i < world->queries.count; i++) {
-        index_peer_search(world->peer, world->queries.values + (size_t)i * world->base.dim, k, ef,
-                          found + (size_t)i * k);
+        world->library->search(world->peer, world->queries.values + (size_t)i * world->base.dim, 1,
+                               k, ef, found + (size_t)i * k);
     }
     outcome.seconds = cpu_seconds() - start;
     outcome.recall = measured ? 0 : recall_of(world, found);
@@ -375,6 +376,29 @@ static void parse(struct setup *setup, const char *argument)
     }
 }
 
+static void build_peer(struct world *world)
+{
+    world->library = index_peer_load("hnswlib", vex_kernels_get()->name);
+    if (!world->library) {
+        die("built without hnswlib: peer=0, or scripts/install-deps --peers");
+    }
+    struct index_peer_shape shape = {
+        .kind = INDEX_PEER_GRAPH,
+        .metric = (int)world->setup.metric,
+        .dim = world->base.dim,
+        .capacity = world->base.count,
+        .m = world->setup.graph.m,
+        .ef_construction = world->setup.peer_ef_construction,
+    };
+    double start = cpu_seconds();
+    world->peer = world->library->open(&shape, world->base.values);
+    if (!world->peer ||
+        !world->library->add(world->peer, world->base.values, 0, world->base.count)) {
+        die("hnswlib: out of memory");
+    }
+    printf("%s: %.1f s of CPU\n", world->library->name, cpu_seconds() - start);
+}
+
 int main(int count, char **arguments)
 {
     struct world world = {.setup = {
@@ -400,13 +424,11 @@ int main(int count, char **arguments)
     build(&world);
     find_truth(&world);
     if (world.setup.with_peer) {
-        double start = cpu_seconds();
-        world.peer =
-            index_peer_new(world.base.values, world.base.count, world.base.dim, world.setup.metric,
-                           world.setup.graph.m, world.setup.peer_ef_construction);
-        printf("%s: %.1f s of CPU\n", index_peer_name(), cpu_seconds() - start);
+        build_peer(&world);
     }
     compare(&world);
-    index_peer_free(world.peer);
+    if (world.peer) {
+        world.library->free(world.peer);
+    }
     return 0;
 }

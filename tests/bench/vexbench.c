@@ -28,7 +28,8 @@
     X(ingest)                                                                                      \
     X(start)                                                                                       \
     X(churn)                                                                                       \
-    X(search)
+    X(search)                                                                                      \
+    X(exact)
 
 #define DECLARE(name) extern const struct vex_bench vex_bench_##name;
 BENCHES(DECLARE)
@@ -116,9 +117,9 @@ static bool parse_list(const struct vex_bench_option *option, const char *text,
     }
 }
 
-static bool parse_word(const struct vex_bench_option *option, const char *text, uint64_t *out)
+static bool parse_word(const struct vex_bench_option *option, const char *text, size_t length,
+                       uint64_t *out)
 {
-    size_t length = strlen(text);
     const char *word = option->value;
     for (uint64_t i = 0;; i++) {
         size_t word_length = strcspn(word, "|");
@@ -133,7 +134,30 @@ static bool parse_word(const struct vex_bench_option *option, const char *text, 
     }
 }
 
-static bool parse_seconds(const struct vex_bench_option *option, const char *text, double *out)
+static bool parse_words(const struct vex_bench_option *option, const char *text,
+                        struct vex_bench_value *out)
+{
+    out->list_count = 0;
+    for (;;) {
+        size_t length = strcspn(text, ",");
+        uint64_t word = 0;
+        if (out->list_count == VEX_BENCH_LIST_MAX || !parse_word(option, text, length, &word)) {
+            return false;
+        }
+        for (size_t i = 0; i < out->list_count; i++) {
+            if (out->list[i] == word) {
+                return false;
+            }
+        }
+        out->list[out->list_count++] = word;
+        if (text[length] == 0) {
+            return true;
+        }
+        text += length + 1;
+    }
+}
+
+static bool parse_real(const struct vex_bench_option *option, const char *text, double *out)
 {
     char *end = NULL;
     double number = strtod(text, &end);
@@ -153,11 +177,15 @@ static bool parse_value(const struct vex_bench_option *option, const char *text,
     case VEX_BENCH_COUNT:
         return read_count(&text, &out->count) && *text == 0 && within(option, (double)out->count);
     case VEX_BENCH_SECONDS:
-        return parse_seconds(option, text, &out->seconds);
+        return parse_real(option, text, &out->seconds);
+    case VEX_BENCH_SHARE:
+        return parse_real(option, text, &out->share);
     case VEX_BENCH_LIST:
         return parse_list(option, text, out);
     case VEX_BENCH_WORD:
-        return parse_word(option, text, &out->count);
+        return parse_word(option, text, strlen(text), &out->count);
+    case VEX_BENCH_WORDS:
+        return parse_words(option, text, out);
     case VEX_BENCH_TEXT:
         return text[0] != 0;
     case VEX_BENCH_FLAG:
@@ -177,12 +205,18 @@ static void explain_value(const struct vex_bench *bench, const struct vex_bench_
     case VEX_BENCH_SECONDS:
         fprintf(stderr, "a number of seconds from %g to %g\n", option->least, option->most);
         break;
+    case VEX_BENCH_SHARE:
+        fprintf(stderr, "a number from %g to %g\n", option->least, option->most);
+        break;
     case VEX_BENCH_LIST:
         fprintf(stderr, "1 to %u whole numbers from %.0f to %.0f with commas between them\n",
                 VEX_BENCH_LIST_MAX, option->least, option->most);
         break;
     case VEX_BENCH_WORD:
         fprintf(stderr, "one of %s\n", option->value);
+        break;
+    case VEX_BENCH_WORDS:
+        fprintf(stderr, "one or more of %s, each once, with commas between them\n", option->value);
         break;
     case VEX_BENCH_TEXT:
         fprintf(stderr, "the name of anything\n");
@@ -247,6 +281,21 @@ static bool take_option(const struct vex_bench *bench, char **words, int count, 
     return true;
 }
 
+static bool choose_isa(const struct vex_bench *bench, const struct vex_bench_value *values)
+{
+    const struct vex_bench_option *option =
+        find_option(bench, VEX_BENCH_OPTION_ISA_NAME, strlen(VEX_BENCH_OPTION_ISA_NAME));
+    const char *isa = option ? values[option - bench->options].text : "best";
+    if (strcmp(isa, "best") == 0) {
+        return true;
+    }
+    if (setenv("VEX_ISA", isa, 1) == 0 && strcmp(vex_isa_name(), isa) == 0) {
+        return true;
+    }
+    fprintf(stderr, "vexbench %s: --isa: this processor has no %s\n", bench->name, isa);
+    return false;
+}
+
 static int run_bench(const struct vex_bench *bench, char **words, int count)
 {
     struct vex_bench_value values[VEX_BENCH_OPTIONS_MAX] = {0};
@@ -268,6 +317,9 @@ static int run_bench(const struct vex_bench *bench, char **words, int count)
         if (!take_option(bench, words, count, &i, values)) {
             return usage(bench);
         }
+    }
+    if (!choose_isa(bench, values)) {
+        return EXIT_FAILED;
     }
     vex_bench_begin(bench->name);
     bool measured = vex_bench_machine() && bench->run(values);

@@ -24,10 +24,12 @@ import tempfile
 import time
 
 SAMPLE = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "sample"
-SEARCH = [
-    *("search", "--base", str(SAMPLE / "packages.fvecs"), "--query", str(SAMPLE / "queries.fvecs")),
+DATA = [
+    *("--base", str(SAMPLE / "packages.fvecs"), "--query", str(SAMPLE / "queries.fvecs")),
     *("--metric", "cosine"),
 ]
+SEARCH = ["search", *DATA]
+EXACT = ["exact", *DATA]
 
 RUNS = (
     ["pin", "--seconds", "0.02", "--threads", "2", "--rows", "100"],
@@ -42,15 +44,28 @@ RUNS = (
     ],
     [*SEARCH, "--index", "flat", "--limit", "3000", "--k", "3"],
     [*SEARCH, "--effort", "10,50,200", "--m", "8", "--ef-construction", "50"],
+    [*SEARCH, "--effort", "10,50", "--batch", "3", "--peers", "graph", "--peer-effort", "20,40"],
+    [*SEARCH, "--recall", "0.9", "--isa", "scalar", "--limit", "1000"],
+    [*EXACT, "--batch", "3"],
+    [*EXACT, "--index", "hnsw", "--batch", "1", "--queries", "2", "--limit", "3001", "--k", "1"],
 )
 # Only where the peer was there when vexbench was built, and the lines that only these print.
 PEERS = {
-    "rocksdb": [*RUNS[3], "--peers", "rocksdb"],
-    "hnswlib": [*SEARCH, "--effort", "10,50", "--peer-effort", "10,20,200", "--peers", "hnswlib"],
+    "rocksdb": [[*RUNS[3], "--peers", "rocksdb"]],
+    "hnswlib": [
+        [*SEARCH, "--effort", "10,50", "--peer-effort", "10,20,200", "--peers", "hnswlib"],
+        [*SEARCH, "--index", "flat", "--peers", "graph,hnswlib", "--isa", "scalar"],
+    ],
+    "faiss": [
+        [*SEARCH, "--index", "flat", "--peers", "faiss", "--batch", "8"],
+        [*SEARCH, "--effort", "10,50", "--m", "8", "--peers", "faiss"],
+        [*EXACT, "--peers", "faiss"],
+    ],
 }
 PEER_LINES = {
     "rocksdb": {("ingest", "peer"), ("ingest", "peer_insert"), ("ingest", "peer_batch")},
-    "hnswlib": {("search", "ratio")},
+    "hnswlib": {("search", "peer")},
+    "faiss": {("search", "peer"), ("exact", "peer"), ("exact", "peer_batch")},
 }
 
 # Arguments of a run that lasts until it is interrupted, and in what state that meets it: all say so
@@ -61,6 +76,7 @@ LONG_RUNS = (
     ["start", "--rows", "20000", "--rounds", "1000", "--kill"],
     ["churn", "--rows", "2000", "--rounds", "10000", "--quiet-seconds", "0.2"],  # others read
     [*SEARCH, "--passes", "1000000"],
+    [*EXACT, "--passes", "1000000"],
 )
 
 # Arguments, and what the message must say.
@@ -77,7 +93,11 @@ WRONG = (
     (["scan", "--dim", "128,"], "'128,' is not 1 to 16 whole numbers"),
     (["ingest", "--clients", "1,,2"], "'1,,2' is not 1 to 16 whole numbers"),
     (["ingest", "--peers", "all"], "'all' is not one of none|rocksdb"),
-    (["search", "--index", "ivf"], "'ivf' is not one of flat|hnsw"),
+    (["search", "--index", "tree"], "'tree' is not one of flat|hnsw|ivf"),
+    (["search", "--peers", "graph,graph"], "'graph,graph' is not one or more of none|hnswlib"),
+    (["search", "--peers", "graph,"], "'graph,' is not one or more of none|hnswlib"),
+    (["search", "--recall", "1"], "'1' is not a number from 0.01 to 0.9999"),
+    (["exact", "--index", "auto"], "'auto' is not one or more of flat|hnsw|ivf"),
     (["search", "--passes", "2"], "'2' is not a whole number from 3 to"),
     (["start", "--kill=9"], "'9' is not wanted: it takes no value"),
 )
@@ -85,6 +105,8 @@ WRONG = (
 # Arguments that fail before or after anything was started, and what the message must say.
 FAILING = (
     (["search"], "give --base and --query"),
+    (["exact"], "give --base and --query"),
+    ([*EXACT, "--limit", "9"], "--k: 10 neighbours of 9 rows"),
     ([*SEARCH, "--effort", "20,10"], "the efforts of vexdb must rise: 20,10"),
     ([*SEARCH, "--limit", "5"], "--k: 10 neighbours of 5 rows"),
     ([*SEARCH, "--truth", str(SAMPLE / "queries.fvecs")], "the name must end in .ivecs"),
@@ -109,7 +131,8 @@ MAY_BE_ZERO_OF = {
     "start": {"stop_s", "daemon_cpu_s", "replayed", "read_mib", "limit_s"}
     | {"ratio", "ratio_greatest"},
     "churn": {"dead_rows_end", "dead_rows_settled"},
-    "search": {"effort", "import_s", "build_s", "cpu_s"},
+    "search": {"effort", "import_s", "build_s", "cpu_s", "lists", "beside_bytes"},
+    "exact": {"tied", "wrong"},
 }
 
 failures = []
@@ -153,6 +176,9 @@ def check_line(text, examples, seen):
         shape(line) == shape(examples[name]),
         f"{name}: printed {shape(line)}, README.md says {shape(examples[name])}",
     )
+    if name in (("exact", "single"), ("exact", "batch")):
+        right = line["same"] + line["tied"] == line["queries"] and line["wrong"] == 0
+        expect(right, f"{name}: wrong answers: {text}")
     for key, value in line.items():
         may_be_zero = key in MAY_BE_ZERO | MAY_BE_ZERO_OF.get(name[0], set())
         if isinstance(value, (int, float)) and not may_be_zero:
@@ -177,7 +203,7 @@ def has_disk(program, folder):
 
 def has_peer(program, name, folder):
     """As far as it is found to be missing before anything is started or measured."""
-    wrong = {"rocksdb": ["ingest", "--seconds", "0.001"], "hnswlib": ["search"]}[name]
+    wrong = ["ingest", "--seconds", "0.001"] if name == "rocksdb" else ["search"]
     result = run(program, [*wrong, "--peers", name, "--dir", folder])
     return "was built without" not in result.stderr
 
@@ -185,9 +211,9 @@ def has_peer(program, name, folder):
 def check_runs(program, folder, examples):
     seen = set()
     runs, missing = [*RUNS], set()
-    for name, arguments in PEERS.items():
+    for name, more in PEERS.items():
         if has_peer(program, name, folder):
-            runs.append(arguments)
+            runs += more
         else:
             missing |= PEER_LINES[name]
     for arguments in runs:
@@ -259,7 +285,7 @@ def check_usage(program):
         expect(message in result.stderr, f"{arguments}: said {result.stderr!r}, not {message!r}")
         expect(not result.stdout, f"{arguments}: wrong usage printed a result")
     overview = run(program, ["--help"]).stdout
-    for bench in ("pin", "scan", "ingest", "start", "churn", "search"):
+    for bench in ("pin", "scan", "ingest", "start", "churn", "search", "exact"):
         expect(f"  {bench} " in overview, f"--help does not name {bench}")
     for bench in ("pin", "scan", "ingest"):
         help_text = run(program, [bench, "--help"])
