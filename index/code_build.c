@@ -9,7 +9,11 @@
 #include "index/half.h"
 
 #define SEED 0x76657864622d6731u
-#define CHUNK_ROWS 64u /* between two pauses: a few milliseconds at most */
+#define DRIFT_SHARE 0.1f /* of the mean length, by which a centre may be off and still be kept */
+#define LONGER_BY 4.0f   /* than the longest of before a row may be */
+#define LONGER_DOT 1.05f /* the same under dot, where what is longer has no rest */
+#define UNIT_RATIO 2.0f  /* by which the mean of a factor may have moved from its unit */
+#define CHUNK_ROWS 64u   /* between two pauses: a few milliseconds at most */
 
 uint32_t vex_code_sample_count(const struct vex_segment_writer *writer)
 {
@@ -151,6 +155,57 @@ enum vex_status vex_code_build_begin(struct vex_code_build *build,
                              writer->segment.dim);
     }
     return VEX_OK;
+}
+
+/* ---- keeping older ones ---------------------------------------------------------------------- */
+
+static bool is_near(float value, float before)
+{
+    return value <= before * UNIT_RATIO && value * UNIT_RATIO >= before;
+}
+
+/* How far the centre of the rows has moved from the older one, in units of `scale`. */
+static float drift(const struct vex_code_build *build, const struct vex_codes *from, float scale)
+{
+    double square = 0;
+    for (uint32_t d = 0; d < build->segment->dim; d++) {
+        double difference = (double)build->centre[d] * (double)scale - (double)from->centre[d];
+        square += difference * difference;
+    }
+    return (float)sqrt(square);
+}
+
+bool vex_code_build_keep(struct vex_code_build *build, const struct vex_codes *from)
+{
+    uint32_t padded = build->space.rotation.padded;
+    struct vex_codes_head *head = &build->head;
+    if (from->count == 0 || from->padded != padded ||
+        memcmp(from->rotation.signs, build->signs, vex_rotation_bytes(padded)) != 0) {
+        return false;
+    }
+    /* All lengths are in units of the longest row: those found here in those of before. */
+    float scale = from->scale / build->space.scale;
+    float scale_max = build->segment->metric == VEX_METRIC_DOT ? LONGER_DOT : LONGER_BY;
+    if (!(scale <= scale_max) || !is_near(head->add_unit * scale * scale, from->add_unit) ||
+        !is_near(head->rescale_unit * scale, from->rescale_unit) ||
+        drift(build, from, scale) > DRIFT_SHARE * from->mean_length) {
+        return false;
+    }
+    memcpy(build->centre, from->centre, build->segment->dim * sizeof(*build->centre));
+    build->space.scale = from->scale;
+    head->add_unit = from->add_unit;
+    head->rescale_unit = from->rescale_unit;
+    head->mean_length *= scale;
+    return true;
+}
+
+void vex_code_build_copy(const struct vex_code_build *build, uint32_t row,
+                         const struct vex_codes *from, uint32_t old)
+{
+    size_t code_bytes = build->space.rotation.padded / 2;
+    memcpy(build->codes + row * code_bytes, from->codes + old * code_bytes, code_bytes);
+    build->factors[row] = from->factors[old];
+    build->angles[row] = from->angles[old];
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */

@@ -46,6 +46,15 @@ uint32_t vex_code_sample_row(const struct vex_segment_writer *writer, uint32_t i
  * INVALID. */
 enum vex_status vex_code_build_begin(struct vex_code_build *build,
                                      struct vex_segment_writer *writer, struct vex_error *error);
+/*
+ * Takes centre, scale and units from older codes, so that rows that had one of those keep it; and so that
+ * one rotated query serves both sets. False, with nothing changed, if they fit these rows no longer.
+ * After begin, before the first row.
+ */
+bool vex_code_build_keep(struct vex_code_build *build, const struct vex_codes *from);
+/* After keep was true: the code that row `old` has in `from`. By any thread, instead of building it. */
+void vex_code_build_copy(const struct vex_code_build *build, uint32_t row,
+                         const struct vex_codes *from, uint32_t old);
 /* Leaves the row as codes see it in `rotated` [padded, aligned to 64]. */
 void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotated);
 /* Writes the head and attaches the codes to the writer's segment. */

@@ -19,7 +19,15 @@
 #define REST_BYTES 64u    /* the rest under dot is spread over so many equal bytes */
 #define SEED 0x76657864622d6731u
 
-enum phase_kind { PHASE_ENCODE, PHASE_INSERT, PHASE_TRIM, PHASE_FINISH, PHASE_FREEZE, PHASE_END };
+enum phase_kind {
+    PHASE_ENCODE,
+    PHASE_ADOPT,
+    PHASE_INSERT,
+    PHASE_TRIM,
+    PHASE_FINISH,
+    PHASE_FREEZE,
+    PHASE_END
+};
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -34,6 +42,7 @@ uint64_t vex_graph_build_bytes(const struct vex_segment_shape *shape)
     uint64_t links = vex_graph_links(&shape->graph);
     uint64_t per_node = bytes_stride_for(shape->metric, shape->dim) +
                         (links + links / 4) * sizeof(uint32_t) + sizeof(uint32_t) + 3 + 1;
+    per_node += 3 * sizeof(uint32_t); /* numbers in an older graph */
     /* Upper layers take a thirty-first of it at most. */
     return nodes * per_node + nodes * per_node / 31;
 }
@@ -52,6 +61,7 @@ static bool make_layer(struct vex_build_layer *layer, uint32_t nodes, uint32_t l
     layer->nodes_count = nodes;
     layer->links = links;
     layer->row_links = links + links / 4;
+    layer->insert_end = nodes;
     if (is_top) {
         return true;
     }
@@ -87,6 +97,7 @@ void vex_graph_build_free(struct vex_graph_build *build)
         free(build->layers[i].degrees);
         free(build->layers[i].locks);
     }
+    vex_build_origin_free(&build->origin);
     free(build->row_of);
     free(build->bytes);
     free(build);
@@ -153,7 +164,8 @@ static bool find_spread(struct vex_graph_build *build)
     return all;
 }
 
-static enum vex_status prepare(struct vex_graph_build *build, struct vex_error *error)
+static enum vex_status prepare(struct vex_graph_build *build, const struct vex_graph_origin *origin,
+                               struct vex_error *error)
 {
     build->bytes_stride = bytes_stride_for(build->segment->metric, build->segment->dim);
     enum vex_status status = vex_code_build_begin(&build->codes, build->writer, error);
@@ -161,16 +173,20 @@ static enum vex_status prepare(struct vex_graph_build *build, struct vex_error *
         return status;
     }
     build->kernels = build->codes.space.kernels->graph;
-    if (!make_memory(build) || !find_spread(build)) {
-        return vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for %u nodes of dim %u",
-                             build->nodes_count, build->segment->dim);
+    bool all = make_memory(build);
+    if (all) {
+        shuffle_rows(build);
+        status = origin ? vex_build_plan_extension(build, origin, error) : VEX_OK;
+        all = status != VEX_OK || find_spread(build);
     }
-    shuffle_rows(build);
-    return VEX_OK;
+    return all ? status
+               : vex_error_set(error, VEX_ERR_NOMEM, "graph: out of memory for %u nodes of dim %u",
+                               build->nodes_count, build->segment->dim);
 }
 
 enum vex_status vex_graph_build_new(struct vex_segment_writer *writer,
                                     const struct vex_graph_shape *shape,
+                                    const struct vex_graph_origin *origin,
                                     struct vex_graph_build **out_build, struct vex_error *error)
 {
     struct vex_index_parts parts;
@@ -191,7 +207,7 @@ enum vex_status vex_graph_build_new(struct vex_segment_writer *writer,
     build->segment = &writer->segment;
     build->shape = *shape;
     build->nodes_count = writer->rows;
-    enum vex_status status = prepare(build, error);
+    enum vex_status status = prepare(build, origin, error);
     if (status != VEX_OK) {
         vex_graph_build_free(build);
         return status;
@@ -256,7 +272,8 @@ enum vex_status vex_graph_worker_new(struct vex_graph_build *build,
 struct phase {
     enum phase_kind kind;
     uint32_t layer; /* of PHASE_INSERT: from the top down */
-    uint32_t nodes_count;
+    uint32_t first;
+    uint32_t end;
     uint32_t chunk;
 };
 
@@ -264,22 +281,28 @@ static struct phase phase_of(const struct vex_graph_build *build)
 {
     uint32_t inserts = build->layers_count - 1;
     uint32_t number = build->phase;
+    uint32_t count = build->nodes_count;
     if (number == 0) {
-        return (struct phase){PHASE_ENCODE, 0, build->nodes_count, ENCODE_CHUNK};
+        return (struct phase){PHASE_ENCODE, 0, 0, count, ENCODE_CHUNK};
     }
-    if (number <= inserts) {
-        uint32_t layer = inserts - number;
-        return (struct phase){PHASE_INSERT, layer, build->layers[layer].nodes_count, INSERT_CHUNK};
+    if (number == 1) {
+        return (struct phase){PHASE_ADOPT, 0, 0, build->origin.rows ? count : 0, ENCODE_CHUNK};
     }
-    switch (number - inserts) {
+    if (number - 2 < inserts) {
+        uint32_t number_of_layer = inserts - 1 - (number - 2);
+        const struct vex_build_layer *layer = &build->layers[number_of_layer];
+        return (struct phase){PHASE_INSERT, number_of_layer, layer->insert_first, layer->insert_end,
+                              INSERT_CHUNK};
+    }
+    switch (number - 2 - inserts) {
+    case 0:
+        return (struct phase){PHASE_TRIM, 0, 0, count, ENCODE_CHUNK};
     case 1:
-        return (struct phase){PHASE_TRIM, 0, build->nodes_count, ENCODE_CHUNK};
+        return (struct phase){PHASE_FINISH, 0, 0, 1, 1};
     case 2:
-        return (struct phase){PHASE_FINISH, 0, 1, 1};
-    case 3:
-        return (struct phase){PHASE_FREEZE, 0, build->nodes_count, ENCODE_CHUNK};
+        return (struct phase){PHASE_FREEZE, 0, 0, count, ENCODE_CHUNK};
     default:
-        return (struct phase){PHASE_END, 0, 0, 1};
+        return (struct phase){PHASE_END, 0, 0, 0, 1};
     }
 }
 
@@ -289,7 +312,12 @@ static void encode(struct vex_graph_worker *worker, uint32_t node)
     struct vex_graph_build *build = worker->build;
     uint32_t row = build->row_of[node];
     uint32_t padded = build->codes.space.rotation.padded;
-    vex_code_build_row(&build->codes, row, worker->rotated);
+    if (vex_build_adopt_code(build, row)) {
+        vex_code_space_row(&build->codes.space, vex_segment_vector(build->segment, row),
+                           build->segment->norms[row], worker->rotated);
+    } else {
+        vex_code_build_row(&build->codes, row, worker->rotated);
+    }
     int8_t *bytes = build->bytes + (size_t)node * build->bytes_stride;
     (void)build->kernels->quantise(worker->rotated, padded, build->bytes_inverse, BYTES_LIMIT,
                                    bytes);
@@ -319,6 +347,9 @@ static void work_on(struct vex_graph_worker *worker, const struct phase *phase, 
     switch (phase->kind) {
     case PHASE_ENCODE:
         encode(worker, node);
+        break;
+    case PHASE_ADOPT:
+        vex_build_adopt(worker, node);
         break;
     case PHASE_INSERT:
         vex_build_insert(worker, node, phase->layer);
@@ -355,13 +386,13 @@ bool vex_graph_build_work(struct vex_graph_build *build, struct vex_graph_worker
         /* relaxed: the counter hands out numbers; threads meet between phases. */
         uint32_t first =
             atomic_fetch_add_explicit(&build->next_node, phase.chunk, memory_order_relaxed);
-        if (first >= phase.nodes_count) {
+        if (first >= phase.end - phase.first) {
             break;
         }
-        uint32_t left = phase.nodes_count - first;
+        uint32_t left = phase.end - phase.first - first;
         uint32_t count = left < phase.chunk ? left : phase.chunk;
         for (uint32_t i = 0; i < count; i++) {
-            work_on(worker, &phase, first + i);
+            work_on(worker, &phase, phase.first + first + i);
         }
         going_on = !pace || pace->pause(pace->context);
     }
@@ -401,21 +432,24 @@ void vex_graph_build_end(struct vex_graph_build *build, struct vex_graph_report 
     *out_report = (struct vex_graph_report){
         .nodes_count = head->nodes_count,
         .reached = head->reached,
+        .inserted = build->layers[0].insert_end - build->layers[0].insert_first,
+        .codes_kept = build->origin.codes_kept,
         .mean_degree = head->mean_degree,
         .error_rms = head->error_rms,
         .cpu_ns = cpu_ns,
     };
 }
 
-enum vex_status vex_graph_build(struct vex_segment_writer *writer,
-                                const struct vex_graph_shape *shape,
-                                const struct vex_build_pace *pace,
-                                struct vex_graph_report *out_report, struct vex_error *error)
+enum vex_status vex_graph_extend(struct vex_segment_writer *writer,
+                                 const struct vex_graph_shape *shape,
+                                 const struct vex_graph_origin *origin,
+                                 const struct vex_build_pace *pace,
+                                 struct vex_graph_report *out_report, struct vex_error *error)
 {
     struct vex_graph_build *build = NULL;
     struct vex_graph_worker *worker = NULL;
     struct vex_graph_report report;
-    enum vex_status status = vex_graph_build_new(writer, shape, &build, error);
+    enum vex_status status = vex_graph_build_new(writer, shape, origin, &build, error);
     status = status == VEX_OK ? vex_graph_worker_new(build, &worker, error) : status;
     while (status == VEX_OK) {
         if (!vex_graph_build_work(build, worker, pace)) {
@@ -428,4 +462,12 @@ enum vex_status vex_graph_build(struct vex_segment_writer *writer,
     vex_graph_worker_free(worker);
     vex_graph_build_free(build);
     return status;
+}
+
+enum vex_status vex_graph_build(struct vex_segment_writer *writer,
+                                const struct vex_graph_shape *shape,
+                                const struct vex_build_pace *pace,
+                                struct vex_graph_report *out_report, struct vex_error *error)
+{
+    return vex_graph_extend(writer, shape, NULL, pace, out_report, error);
 }

@@ -31,9 +31,21 @@
 struct vex_graph_build;
 struct vex_graph_worker;
 
+/*
+ * An older segment whose graph may be extended: its living rows as of `lsn` are the first rows of the
+ * new segment, in order. It stays as it is for as long as the build.
+ */
+struct vex_graph_origin {
+    const struct vex_segment *segment;
+    uint32_t rows; /* that it has */
+    uint64_t lsn;
+};
+
 struct vex_graph_report {
     uint32_t nodes_count;
-    uint32_t reached; /* by links from the topmost layer */
+    uint32_t reached;  /* by links from the topmost layer */
+    uint32_t inserted; /* the others have kept their links */
+    bool codes_kept;   /* those of the origin */
     float mean_degree;
     float error_rms; /* of an estimate, as a share of both lengths */
     uint64_t cpu_ns; /* of all workers */
@@ -43,9 +55,11 @@ struct vex_graph_report {
 uint64_t vex_graph_build_bytes(const struct vex_segment_shape *shape);
 
 /* `writer` is borrowed, has at least one row and a shape with an index, and gets no more rows.
- * Errors: NOMEM, INVALID. */
+ * `origin` NULL: built from the start, as it is if the origin is not worth extending. Errors: NOMEM,
+ * INVALID. */
 enum vex_status vex_graph_build_new(struct vex_segment_writer *writer,
                                     const struct vex_graph_shape *shape,
+                                    const struct vex_graph_origin *origin,
                                     struct vex_graph_build **out_build, struct vex_error *error);
 /* Errors: NOMEM. */
 enum vex_status vex_graph_worker_new(struct vex_graph_build *build,
@@ -63,6 +77,12 @@ void vex_graph_build_free(struct vex_graph_build *build);
 
 /* All of the above in this thread. out_report may be NULL. Errors: NOMEM, INVALID, UNAVAILABLE
  * (`pace` gave up: the segment has no graph). */
+enum vex_status vex_graph_extend(struct vex_segment_writer *writer,
+                                 const struct vex_graph_shape *shape,
+                                 const struct vex_graph_origin *origin,
+                                 const struct vex_build_pace *pace,
+                                 struct vex_graph_report *out_report, struct vex_error *error);
+/* From the start. */
 enum vex_status vex_graph_build(struct vex_segment_writer *writer,
                                 const struct vex_graph_shape *shape,
                                 const struct vex_build_pace *pace,

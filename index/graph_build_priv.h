@@ -1,6 +1,6 @@
 /*
  * What the parts of the builder share: graph_build.c (phases), graph_insert.c (one insertion),
- * graph_freeze.c (the finished graph).
+ * graph_extend.c (links of an older graph), graph_freeze.c (the finished graph).
  *
  * Nodes have numbers of the builder's own: place in a random order of the rows. A layer is then the
  * first so many nodes, and a node has one number and one set of bytes in all its layers.
@@ -28,11 +28,25 @@ struct vex_node_lock {
  * link to a full node means choosing again. */
 struct vex_build_layer {
     uint32_t nodes_count;
-    uint32_t links;     /* in the end */
-    uint32_t row_links; /* room in a row */
-    uint32_t *rows;     /* NULL: topmost */
+    uint32_t links;        /* in the end */
+    uint32_t row_links;    /* room in a row */
+    uint32_t insert_first; /* nodes to be inserted; the others have the links they had before */
+    uint32_t insert_end;
+    uint32_t *rows; /* NULL: topmost */
     uint16_t *degrees;
     struct vex_node_lock *locks; /* guards row and degree of a node; NODE_LINKS */
+};
+
+/* The older graph, and how its rows and nodes are numbered now. */
+struct vex_build_origin {
+    struct vex_graph_origin from;
+    uint32_t rows;        /* of the new segment that were in it: the first; 0: no origin */
+    uint32_t *old_row_of; /* [rows] */
+    uint32_t *node_of;    /* by old row; UINT32_MAX: dead */
+    uint32_t *upper_of;   /* [upper_count]: number in the old upper layers of the first nodes */
+    uint32_t upper_count;
+    uint32_t new_end; /* nodes from upper_count up to here are new */
+    bool codes_kept;
 };
 
 struct vex_graph_build {
@@ -49,6 +63,7 @@ struct vex_graph_build {
     float bytes_inverse; /* of the size of one step of a byte */
     float rest_mean;     /* of the rest under dot, see code_space.h */
     struct vex_build_layer layers[VEX_GRAPH_LAYERS_MAX];
+    struct vex_build_origin origin;
     uint32_t phase;
     _Atomic uint32_t next_node; /* of the phase, to be handed out */
     _Atomic uint64_t cpu_ns;
@@ -78,6 +93,7 @@ static inline const int8_t *vex_build_bytes(const struct vex_graph_build *build,
     return build->bytes + (size_t)node * build->bytes_stride;
 }
 
+void vex_build_mark_none_seen(struct vex_graph_worker *worker);
 /* Nodes of `layer` near `node`, found by way of the layers above; returns how many. */
 uint32_t vex_build_entries(struct vex_graph_worker *worker, uint32_t node, uint32_t layer,
                            uint32_t out[VEX_BUILD_ENTRIES]);
@@ -85,8 +101,24 @@ uint32_t vex_build_entries(struct vex_graph_worker *worker, uint32_t node, uint3
 void vex_build_walk(struct vex_graph_worker *worker, uint32_t node, uint32_t layer,
                     const uint32_t *entries, uint32_t entries_count, uint32_t capacity);
 void vex_build_insert(struct vex_graph_worker *worker, uint32_t node, uint32_t layer);
+/* Chooses `links` of the worker's candidates, or all if they are fewer; returns how many. */
+uint32_t vex_build_choose(struct vex_graph_worker *worker, uint32_t count, uint32_t links,
+                          uint32_t *out);
 /* Brings a row down to its links in the end. */
 void vex_build_trim(struct vex_graph_worker *worker, uint32_t node, uint32_t layer);
+
+/* ---- graph_extend.c -------------------------------------------------------------------------- */
+
+/* Numbers the nodes so that `from` can be extended, if that is worth it: else changes nothing. Errors:
+ * NOMEM. */
+enum vex_status vex_build_plan_extension(struct vex_graph_build *build,
+                                         const struct vex_graph_origin *from,
+                                         struct vex_error *error);
+void vex_build_origin_free(struct vex_build_origin *origin);
+/* Gives a node the links that it had. */
+void vex_build_adopt(struct vex_graph_worker *worker, uint32_t node);
+/* Gives a row the code that it had. False if there is none to be kept. */
+bool vex_build_adopt_code(const struct vex_graph_build *build, uint32_t row);
 
 /* ---- graph_freeze.c -------------------------------------------------------------------------- */
 

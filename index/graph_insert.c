@@ -24,11 +24,18 @@
 
 enum state { STATE_OPEN, STATE_TAKEN, STATE_SKIPPED };
 
+static void be_patient(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 static void lock_node(const struct vex_build_layer *layer, uint32_t node)
 {
     /* pairs: NODE_LINKS with unlock_node. */
     while (atomic_exchange_explicit(&layer->locks[node].held, 1, memory_order_acquire)) {
-        __builtin_ia32_pause();
+        be_patient();
     }
 }
 
@@ -45,7 +52,7 @@ static uint32_t *row_of(const struct vex_build_layer *layer, uint32_t node)
 
 /* ---- walk ------------------------------------------------------------------------------------ */
 
-static void mark_none_seen(struct vex_graph_worker *worker)
+void vex_build_mark_none_seen(struct vex_graph_worker *worker)
 {
     if (++worker->seen_mark == 0) {
         memset(worker->seen, 0, worker->build->nodes_count);
@@ -109,7 +116,7 @@ void vex_build_walk(struct vex_graph_worker *worker, uint32_t node, uint32_t lay
     const struct vex_build_layer *layer = &worker->build->layers[layer_number];
     struct vex_beam *beam = &worker->beam;
     start_beam(worker, layer, capacity);
-    mark_none_seen(worker);
+    vex_build_mark_none_seen(worker);
     worker->seen[node] = worker->seen_mark;
     worker->expanded_count = 0;
     worker->batch->count = 0;
@@ -241,6 +248,13 @@ static uint32_t choose(struct vex_graph_worker *worker, const struct vex_near *c
         }
     }
     return taken;
+}
+
+uint32_t vex_build_choose(struct vex_graph_worker *worker, uint32_t count, uint32_t links,
+                          uint32_t *out)
+{
+    count = sort_unique(worker->candidates, count);
+    return choose(worker, worker->candidates, count, links, true, out);
 }
 
 /* The links of a node and, unless it is `node` itself, one more, as sorted candidates. */

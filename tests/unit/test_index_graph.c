@@ -474,7 +474,8 @@ static void threads_share_a_build(void **state)
     struct hand hands[3];
     struct vex_graph_build *shared = NULL;
     make_world(&world, VEX_METRIC_DOT, 30, 4000);
-    assert_int_equal(vex_graph_build_new(&world.writer, &world.shape.graph, &shared, NULL), VEX_OK);
+    assert_int_equal(vex_graph_build_new(&world.writer, &world.shape.graph, NULL, &shared, NULL),
+                     VEX_OK);
     for (size_t i = 0; i < 3; i++) {
         hands[i].build = shared;
         assert_int_equal(vex_graph_worker_new(shared, &hands[i].worker, NULL), VEX_OK);
