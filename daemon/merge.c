@@ -1,9 +1,10 @@
 #include "daemon/merge.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "base/panic.h"
 #include "index/index.h"
-#include <string.h>
 
 #define SLICE_BYTES (1u << 20)
 #define SMALLEST_COUNT 16u /* segments that vex_merge_smallest makes one of */
@@ -63,13 +64,48 @@ static bool pause_build(void *context)
 }
 
 static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
-                        const struct vex_pace *pace)
+                        const struct vex_home *largest, const struct vex_pace *pace)
 {
     struct build_pause pause = {pace};
+    const struct vex_build_pace build_pace = {pause_build, &pause};
+    if (largest) {
+        const struct vex_graph_origin origin = {&largest->writer.segment, largest->writer.rows,
+                                                job->lsn};
+        job->status = vex_graph_extend(&merged->writer, &job->shape.graph, &origin, &build_pace,
+                                       &job->graph, &job->error);
+        return job->status == VEX_OK;
+    }
     const struct vex_index *index = job->shape.graph.m ? &vex_index_hnsw : &vex_index_flat;
-    job->status = index->build(&merged->writer, &job->shape,
-                               &(struct vex_build_pace){pause_build, &pause}, NULL, &job->error);
+    job->status = index->build(&merged->writer, &job->shape, &build_pace, &job->graph, &job->error);
     return job->status == VEX_OK;
+}
+
+/* The source whose graph the result's can begin with; NULL if there is none, or none is wanted. */
+static struct vex_home *find_largest_graph(const struct vex_merge_job *job)
+{
+    struct vex_home *largest = NULL;
+    uint32_t nodes = 0;
+    for (uint32_t i = 0; i < job->sources_count && job->shape.graph.m; i++) {
+        uint32_t count = job->sources[i]->writer.segment.graph.nodes_count;
+        if (count > nodes) {
+            largest = job->sources[i];
+            nodes = count;
+        }
+    }
+    return largest;
+}
+
+/* The rows of `first`, unless it is NULL, before all others. False if it was told to give up. */
+static bool copy_sources(const struct vex_merge_job *job, struct vex_home *merged,
+                         const struct vex_home *first, const struct vex_pace *pace)
+{
+    bool going_on = !first || copy_live(&merged->writer, first, job->lsn, pace);
+    for (uint32_t i = 0; i < job->sources_count && going_on; i++) {
+        if (job->sources[i] != first) {
+            going_on = copy_live(&merged->writer, job->sources[i], job->lsn, pace);
+        }
+    }
+    return going_on;
 }
 
 void vex_merge_run(void *argument, const struct vex_pace *pace)
@@ -78,6 +114,7 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
     uint64_t rows = 0;
     job->merged = NULL;
     job->status = VEX_OK;
+    job->graph = (struct vex_graph_report){0};
     job->shape.payload_capacity_bytes = 0;
     for (uint32_t i = 0; i < job->sources_count; i++) {
         count_live(job->sources[i], job->lsn, &rows, &job->shape.payload_capacity_bytes);
@@ -98,14 +135,13 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
         return;
     }
     vex_segment_create(&merged->writer, &job->shape, merged->region.memory);
-    for (uint32_t i = 0; i < job->sources_count; i++) {
-        if (!copy_live(&merged->writer, job->sources[i], job->lsn, pace)) {
-            vex_home_destroy(merged, true);
-            job->status = vex_error_set(&job->error, VEX_ERR_UNAVAILABLE, "the daemon is stopping");
-            return;
-        }
+    const struct vex_home *largest = find_largest_graph(job);
+    if (!copy_sources(job, merged, largest, pace)) {
+        vex_home_destroy(merged, true);
+        job->status = vex_error_set(&job->error, VEX_ERR_UNAVAILABLE, "the daemon is stopping");
+        return;
     }
-    if (!build_index(job, merged, pace)) {
+    if (!build_index(job, merged, largest, pace)) {
         vex_home_destroy(merged, true);
         return;
     }

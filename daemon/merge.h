@@ -2,6 +2,9 @@
  * A merge: adjacent sealed segments of one collection become one of exactly the right size, without the rows
  * that are dead. The work of compaction; which segments are worth it is decided in upkeep.c.
  *
+ * If the result is to have a graph and a source has one, the largest of them is extended: its rows are copied
+ * first, and keep their links (index/graph_build.h).
+ *
  * It runs beside the main thread. Sealed segments do not change but for deaths, and a row counts as dead only
  * if its death is not above the LSN at which the merge was begun: deaths after that are carried over by
  * vex_registry_end_merge. Nothing is written to disk; the next checkpoint does that, and until then a crash
@@ -31,7 +34,8 @@ struct vex_merge_job {
     /* Out. */
     enum vex_status status; /* NO_SPACE, NOMEM, IO; UNAVAILABLE: told to give up */
     struct vex_error error;
-    struct vex_home *merged; /* NULL if no row is alive */
+    struct vex_home *merged;       /* NULL if no row is alive */
+    struct vex_graph_report graph; /* of the result; nodes_count 0: it has none */
 };
 
 /* A merge of `count` segments of the collection from `first` on, as of the staged `lsn`; its result gets the number
