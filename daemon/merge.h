@@ -22,6 +22,7 @@
 
 #include "daemon/home.h"
 #include "daemon/registry.h"
+#include "index/graph_build.h"
 #include "ioengine/segment_file.h"
 
 struct vex_merge_job {

@@ -1,7 +1,7 @@
 /*
  * Merges beside a plain model: random writes, updates and deletes, segments sealed at random, random runs of
  * them merged while more deaths come in. After each merge every id is where the model says, counts add up,
- * and no dead row from before the merge is left in it.
+ * and no dead row from before the merge is left in it; with graphs, which are then extended, too.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +15,7 @@
 
 #include "daemon/merge.h"
 #include "daemon/registry.h"
+#include "index/index.h"
 #include "tests/lib/random.h"
 
 #define DIM 3u
@@ -171,14 +172,34 @@ static struct vex_merge_job begin(struct bench *bench, uint32_t first, uint32_t 
     return job;
 }
 
-static void merges_change_nothing(void **state)
+/* The graph is sound, and finds every row of its segment. */
+static void check_graph(const struct vex_home *home)
 {
-    (void)state;
+    const struct vex_segment *segment = &home->writer.segment;
+    uint32_t rows = home->writer.rows;
+    assert_int_equal(segment->graph.nodes_count, rows);
+    assert_int_equal(vex_graph_validate(segment, NULL), VEX_OK);
+    struct vex_view_segment part = {segment, rows};
+    struct vex_view view = {&part, 1, DIM, VEX_METRIC_L2, 1, NULL};
+    struct vex_candidate heap[IDS];
+    struct vex_topk topk;
+    struct vex_search_counters counters = {0};
+    vex_topk_init(&topk, heap, rows);
+    assert_int_equal(
+        vex_index_hnsw.search(&view, vex_segment_vector(segment, 0), 1, &topk, &counters, NULL),
+        VEX_OK);
+    assert_int_equal(topk.count, rows);
+}
+
+/* Returns how many merges took links over. */
+static uint64_t merge_at_random(const struct vex_graph_shape *graph)
+{
     uint64_t merges = 0;
+    uint64_t extended = 0;
     for (uint64_t seed = 1; seed <= 40; seed++) {
         struct bench *bench = open_bench(seed);
         for (unsigned round = 0; round < 20; round++) {
-            write_some(bench, 150);
+            write_some(bench, graph->m ? 50 : 150);
             uint32_t sealed = count_sealed(bench);
             if (sealed == 0) {
                 continue;
@@ -186,11 +207,17 @@ static void merges_change_nothing(void **state)
             uint32_t first = (uint32_t)vex_random_below(&bench->random, sealed);
             uint32_t count = 1 + (uint32_t)vex_random_below(&bench->random, sealed - first);
             struct vex_merge_job job = begin(bench, first, count);
+            job.shape.graph = *graph;
             write_some(bench, 30); /* deaths and segments before the copy */
             vex_merge_run(&job, &full_speed);
             assert_int_equal(job.status, VEX_OK);
             for (uint32_t row = 0; job.merged && row < job.merged->writer.rows; row++) {
                 assert_int_equal(vex_segment_death(&job.merged->writer.segment, row), 0);
+            }
+            if (job.merged && graph->m) {
+                check_graph(job.merged);
+                assert_int_equal(job.graph.nodes_count, job.merged->writer.rows);
+                extended += job.graph.inserted < job.graph.nodes_count;
             }
             write_some(bench, 30); /* and after it */
             assert_true(vex_registry_end_merge(bench->registry, &bench->claim, &job.merged, NULL));
@@ -203,6 +230,20 @@ static void merges_change_nothing(void **state)
         close_bench(bench);
     }
     assert_true(merges > 700);
+    return extended;
+}
+
+static void merges_change_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(merge_at_random(&(struct vex_graph_shape){0}), 0);
+}
+
+static void merges_extend_graphs(void **state)
+{
+    (void)state;
+    uint64_t extended = merge_at_random(&(struct vex_graph_shape){.m = 8, .ef_construction = 40});
+    assert_true(extended > 100);
 }
 
 static void all_dead_leaves_no_segment(void **state)
@@ -299,6 +340,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_change_nothing),
+        cmocka_unit_test(merges_extend_graphs),
         cmocka_unit_test(all_dead_leaves_no_segment),
         cmocka_unit_test(dropped_meanwhile),
         cmocka_unit_test(told_to_give_up),
