@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 #include "daemon/checkpoint.h"
+#include "daemon/index_plan.h"
 #include "daemon/merge.h"
 #include "daemon/publisher.h"
 #include "daemon/registry.h"
@@ -312,6 +313,14 @@ static enum vex_status check_log(const struct vex_coordinator *coordinator, stru
                    : VEX_OK;
 }
 
+static enum vex_status is_quarantined(const struct vex_live_collection *collection,
+                                      struct vex_error *error)
+{
+    return vex_error_set(error, VEX_ERR_CORRUPT,
+                         "collection %s is quarantined: its segment files are damaged",
+                         collection->facts.name);
+}
+
 enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const uint8_t *body,
                                       size_t bytes, struct vex_ack_body *out_ack,
                                       struct vex_error *error)
@@ -329,9 +338,7 @@ enum vex_status vex_coordinator_write(struct vex_coordinator *coordinator, const
                              write.head.collection_id);
     }
     if (collection->quarantined) {
-        return vex_error_set(error, VEX_ERR_CORRUPT,
-                             "collection %s is quarantined: its segment files are damaged",
-                             collection->facts.name);
+        return is_quarantined(collection, error);
     }
     status = check_write(coordinator, collection, &write, error);
     if (status == VEX_OK) {
@@ -448,6 +455,18 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
     return VEX_OK;
 }
 
+/* `name` is one of VEX_NAME_MAX + 1 bytes that may not end. */
+static enum vex_status find_collection(const struct vex_coordinator *coordinator, const char *name,
+                                       struct vex_live_collection **out_collection,
+                                       struct vex_error *error)
+{
+    const char *fault = vex_name_fault(name, VEX_NAME_MAX + 1);
+    *out_collection = fault ? NULL : vex_registry_by_name(coordinator->registry, name);
+    return *out_collection
+               ? VEX_OK
+               : vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", name);
+}
+
 /* With the last collection that is quarantined, the reason goes for which checkpoints leave files alone. */
 static void drop_collection(struct vex_coordinator *coordinator,
                             struct vex_live_collection *collection, uint64_t lsn)
@@ -473,13 +492,11 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
     if (status != VEX_OK) {
         return status;
     }
-    const char *fault = vex_name_fault(body->name, sizeof(body->name));
-    struct vex_live_collection *collection =
-        fault ? NULL : vex_registry_by_name(coordinator->registry, body->name);
-    if (!collection) {
-        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.63s", body->name);
+    struct vex_live_collection *collection = NULL;
+    status = find_collection(coordinator, body->name, &collection, error);
+    if (status == VEX_OK) {
+        status = vex_log_room(coordinator->log, sizeof(*body), true, error);
     }
-    status = vex_log_room(coordinator->log, sizeof(*body), true, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -488,6 +505,96 @@ enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
     uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_DROP,
                                  &(struct vex_log_piece){&record, sizeof(record)}, 1);
     drop_collection(coordinator, collection, lsn);
+    *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
+    return VEX_OK;
+}
+
+/* `facts` with what the request changes. */
+static void change_facts(struct vex_collection_facts *facts, const struct vex_alter_body *body)
+{
+    if (body->changes & VEX_CHANGES_INDEX) {
+        facts->index = (enum vex_index_kind)body->index;
+    }
+    if (body->changes & VEX_CHANGES_M) {
+        facts->m = body->m ? body->m : VEX_HNSW_M_DEFAULT;
+    }
+    if (body->changes & VEX_CHANGES_EF_CONSTRUCTION) {
+        facts->ef_construction =
+            body->ef_construction ? body->ef_construction : VEX_HNSW_EF_CONSTRUCTION_DEFAULT;
+    }
+    if (body->changes & VEX_CHANGES_LISTS) {
+        facts->lists = body->lists;
+    }
+}
+
+static enum vex_status check_alter(const struct vex_live_collection *collection,
+                                   const struct vex_alter_body *body,
+                                   struct vex_collection_facts *out, struct vex_error *error)
+{
+    if (collection->quarantined) {
+        return is_quarantined(collection, error);
+    }
+    if (body->changes == 0 || body->changes & ~(uint32_t)VEX_CHANGES_ALL) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "alter %s: nothing to change is given, or nothing known (changes %x)",
+                             body->name, body->changes);
+    }
+    *out = collection->facts;
+    change_facts(out, body);
+    const char *fault = vex_collection_facts_fault(out);
+    if (fault) {
+        return vex_error_set(
+            error, VEX_ERR_INVALID, "alter %s: %s (index %u, M %u, ef_construction %u, %u lists)",
+            body->name, fault, (uint32_t)out->index, out->m, out->ef_construction, out->lists);
+    }
+    fault = unsupported(out);
+    return fault ? vex_error_set(error, VEX_ERR_INVALID, "alter %s: %s", body->name, fault)
+                 : VEX_OK;
+}
+
+/* The segment that is still written to gets its index, too, if it is worth one by now. */
+static void alter_collection(struct vex_coordinator *coordinator,
+                             struct vex_live_collection *collection,
+                             const struct vex_collection_facts *facts, uint64_t lsn)
+{
+    vex_registry_alter(coordinator->registry, collection, facts, lsn);
+    uint32_t count = collection->homes_count;
+    if (count && vex_index_is_due(&collection->facts, collection->homes[count - 1])) {
+        vex_registry_seal_collection(collection);
+    }
+}
+
+enum vex_status vex_coordinator_alter(struct vex_coordinator *coordinator,
+                                      const struct vex_alter_body *body,
+                                      struct vex_ack_body *out_ack, struct vex_error *error)
+{
+    struct vex_live_collection *collection = NULL;
+    struct vex_collection_facts facts;
+    enum vex_status status = check_log(coordinator, error);
+    if (status == VEX_OK) {
+        status = find_collection(coordinator, body->name, &collection, error);
+    }
+    if (status == VEX_OK) {
+        status = check_alter(collection, body, &facts, error);
+    }
+    if (status == VEX_OK) {
+        status = vex_log_room(coordinator->log, sizeof(*body), false, error);
+    }
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_alter_body record = {
+        .collection_id = facts.id,
+        .changes = body->changes,
+        .index = facts.index,
+        .m = facts.m,
+        .ef_construction = facts.ef_construction,
+        .lists = facts.lists,
+    };
+    memcpy(record.name, facts.name, sizeof(record.name));
+    uint64_t lsn = vex_log_stage(coordinator->log, VEX_OP_ALTER,
+                                 &(struct vex_log_piece){&record, sizeof(record)}, 1);
+    alter_collection(coordinator, collection, &facts, lsn);
     *out_ack = (struct vex_ack_body){lsn, record.collection_id, 1};
     return VEX_OK;
 }
@@ -547,6 +654,29 @@ static enum vex_status replay_drop(struct vex_coordinator *coordinator, uint64_t
     return VEX_OK;
 }
 
+static enum vex_status replay_alter(struct vex_coordinator *coordinator, uint64_t lsn,
+                                    const uint8_t *body, size_t bytes, struct vex_error *error)
+{
+    struct vex_alter_body record;
+    if (bytes != sizeof(record)) {
+        return unsuitable(error, "alter of another length");
+    }
+    memcpy(&record, body, sizeof(record));
+    struct vex_live_collection *collection =
+        vex_registry_by_id(coordinator->registry, record.collection_id);
+    if (!collection) {
+        return unsuitable(error, "alter of a collection that does not exist");
+    }
+    struct vex_collection_facts facts = collection->facts;
+    record.changes = VEX_CHANGES_ALL; /* they are all there */
+    change_facts(&facts, &record);
+    if (vex_collection_facts_fault(&facts)) {
+        return unsuitable(error, "alter");
+    }
+    alter_collection(coordinator, collection, &facts, lsn);
+    return VEX_OK;
+}
+
 /* A checkpoint may have found a list of segments nearly full that had room again before this record came. */
 static enum vex_status make_room_in_list(struct vex_coordinator *coordinator,
                                          struct vex_live_collection *collection, uint64_t lsn,
@@ -598,6 +728,8 @@ static enum vex_status replay(void *context, uint64_t lsn, uint16_t type, const 
         return replay_create(coordinator, lsn, body, bytes, error);
     case VEX_OP_DROP:
         return replay_drop(coordinator, lsn, body, bytes, error);
+    case VEX_OP_ALTER:
+        return replay_alter(coordinator, lsn, body, bytes, error);
     case VEX_OP_WRITE:
         return replay_write(coordinator, lsn, body, bytes, error);
     default:
@@ -943,6 +1075,18 @@ bool vex_coordinator_take_answer(struct vex_coordinator *coordinator, struct vex
 }
 
 /* ---- status ---------------------------------------------------------------------------------- */
+
+enum vex_status vex_coordinator_index_status(const struct vex_coordinator *coordinator,
+                                             const struct vex_drop_body *which,
+                                             struct vex_index_body *out, struct vex_error *error)
+{
+    struct vex_live_collection *collection = NULL;
+    enum vex_status status = find_collection(coordinator, which->name, &collection, error);
+    if (status == VEX_OK) {
+        vex_upkeep_index_status(coordinator->upkeep, collection, out);
+    }
+    return status;
+}
 
 void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out)
 {

@@ -71,6 +71,10 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
 enum vex_status vex_coordinator_drop(struct vex_coordinator *coordinator,
                                      const struct vex_drop_body *body, struct vex_ack_body *out_ack,
                                      struct vex_error *error);
+/* Another index is asked for from this record on; upkeep makes it so. */
+enum vex_status vex_coordinator_alter(struct vex_coordinator *coordinator,
+                                      const struct vex_alter_body *body,
+                                      struct vex_ack_body *out_ack, struct vex_error *error);
 
 /* Seals and submits what is staged, if nothing is in flight. True if it did. */
 bool vex_coordinator_commit(struct vex_coordinator *coordinator);
@@ -105,6 +109,10 @@ enum vex_status vex_coordinator_request(struct vex_coordinator *coordinator,
                                         struct vex_error *error);
 bool vex_coordinator_take_answer(struct vex_coordinator *coordinator,
                                  struct vex_upkeep_answer *out);
+/* How far the index of a collection is. Errors: NO_COLLECTION. */
+enum vex_status vex_coordinator_index_status(const struct vex_coordinator *coordinator,
+                                             const struct vex_drop_body *which,
+                                             struct vex_index_body *out, struct vex_error *error);
 /* Fills what it knows; clients, embedded, pid and uptime are the caller's. */
 void vex_coordinator_stats(const struct vex_coordinator *coordinator, struct vex_stats_body *out);
 

@@ -144,6 +144,7 @@ static enum vex_status show_record(void *context, uint64_t lsn, uint16_t type, c
     struct dump *dump = context;
     struct vex_create_body create;
     struct vex_drop_body drop;
+    struct vex_alter_body alter;
     if (lsn < dump->from_lsn) {
         return VEX_OK;
     }
@@ -160,6 +161,11 @@ static enum vex_status show_record(void *context, uint64_t lsn, uint16_t type, c
         copy_body(&drop, sizeof(drop), body, bytes);
         drop.name[sizeof(drop.name) - 1] = 0;
         show_other(dump, lsn, "drop", drop.collection_id, drop.name);
+        break;
+    case VEX_OP_ALTER:
+        copy_body(&alter, sizeof(alter), body, bytes);
+        alter.name[sizeof(alter.name) - 1] = 0;
+        show_other(dump, lsn, "alter", alter.collection_id, alter.name);
         break;
     default:
         show_other(dump, lsn, "record of an unknown type", 0, "");

@@ -19,6 +19,7 @@
 struct capture {
     struct vex_live_collection *collection;
     struct vex_view_state view;
+    struct vex_collection_facts facts;
     bool drop;
 };
 
@@ -248,6 +249,17 @@ void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection
     mark_dirty(registry, collection);
 }
 
+void vex_registry_alter(struct vex_registry *registry, struct vex_live_collection *collection,
+                        const struct vex_collection_facts *facts, uint64_t lsn)
+{
+    collection->facts.index = facts->index;
+    collection->facts.m = facts->m;
+    collection->facts.ef_construction = facts->ef_construction;
+    collection->facts.lists = facts->lists;
+    collection->lsn = lsn;
+    mark_dirty(registry, collection);
+}
+
 void vex_registry_reuse_slot(void *registry, uint32_t slot)
 {
     ((struct vex_registry *)registry)->slot_busy[slot] = false;
@@ -454,14 +466,21 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
 
 /* ---- sealing and merging --------------------------------------------------------------------- */
 
+void vex_registry_seal_collection(struct vex_live_collection *collection)
+{
+    /* All but the tail are full already. */
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        collection->homes[i]->sealed = true;
+        VEX_ASSERT(collection->homes[i]->writer.rows > 0);
+    }
+}
+
 void vex_registry_seal(struct vex_registry *registry)
 {
     for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         struct vex_live_collection *collection = vex_registry_at(registry, slot);
-        /* All but the tail are full already. */
-        for (uint32_t i = 0; collection && i < collection->homes_count; i++) {
-            collection->homes[i]->sealed = true;
-            VEX_ASSERT(collection->homes[i]->writer.rows > 0);
+        if (collection) {
+            vex_registry_seal_collection(collection);
         }
     }
 }
@@ -675,6 +694,7 @@ void vex_registry_capture(struct vex_registry *registry)
         *capture = (struct capture){
             .collection = collection,
             .drop = collection->dropped,
+            .facts = collection->facts,
             .view =
                 {
                     .lsn = collection->lsn,
@@ -722,9 +742,12 @@ void vex_registry_apply(struct vex_registry *registry, uint64_t lsn)
             continue; /* readers do not find it */
         }
         vex_control_set_view(region, collection->slot, &capture->view);
+        /* As captured: what was staged since may ask for another index, and is not durable. */
         if (!collection->announced) {
-            vex_control_add_collection(region, collection->slot, &collection->facts);
+            vex_control_add_collection(region, collection->slot, &capture->facts);
             collection->announced = true;
+        } else {
+            vex_control_set_index(region, collection->slot, &capture->facts);
         }
     }
     registry->captures_count = 0;

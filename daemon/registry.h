@@ -75,6 +75,10 @@ struct vex_live_collection *vex_registry_create(struct vex_registry *registry,
 void vex_registry_drop(struct vex_registry *registry, struct vex_live_collection *collection,
                        uint64_t lsn);
 
+/* Another index is asked for: kind, m, ef_construction and lists of `facts`. */
+void vex_registry_alter(struct vex_registry *registry, struct vex_live_collection *collection,
+                        const struct vex_collection_facts *facts, uint64_t lsn);
+
 /* True and the location of the live row of `id`. */
 bool vex_registry_get_offset(const struct vex_live_collection *collection, uint64_t id,
                              struct vex_location *out);
@@ -99,8 +103,9 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
                                struct vex_live_collection *collection, struct vex_location location,
                                uint64_t lsn);
 
-/* Seals every segment: the next row goes to a new one. */
+/* Seals every segment, of all collections or of one: the next row goes to a new one. */
 void vex_registry_seal(struct vex_registry *registry);
+void vex_registry_seal_collection(struct vex_live_collection *collection);
 /* Gives the unused memory of a sealed segment back in the books, after vex_home_trim. `collection` is NULL
  * if it has been dropped meanwhile. */
 void vex_registry_note_trimmed(struct vex_registry *registry,

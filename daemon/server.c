@@ -253,12 +253,35 @@ static void stats(struct vex_server *server, struct vex_session *session,
     }
 }
 
+static void index_status(struct vex_server *server, struct vex_session *session,
+                         const struct vex_frame_head *head, const uint8_t *body)
+{
+    struct vex_error error = {0};
+    struct vex_drop_body which;
+    struct vex_index_body answer;
+    enum vex_status status = VEX_OK;
+    if (head->body_bytes != sizeof(which)) {
+        status =
+            vex_error_set(&error, VEX_ERR_PROTOCOL, "index: a body of %zu bytes", sizeof(which));
+    } else {
+        memcpy(&which, body, sizeof(which));
+        status = vex_coordinator_index_status(server->coordinator, &which, &answer, &error);
+    }
+    if (status != VEX_OK) {
+        refuse(server, session, head, &error);
+    } else if (!vex_session_reply(session, head->op, head->request, VEX_OK, &answer,
+                                  sizeof(answer))) {
+        drop_session(server, session);
+    }
+}
+
 static enum vex_status offer_mutation(struct vex_server *server, const struct vex_frame_head *head,
                                       const uint8_t *body, struct vex_ack_body *out_ack,
                                       struct vex_error *error)
 {
     struct vex_create_body create;
     struct vex_drop_body drop;
+    struct vex_alter_body alter;
     switch (head->op) {
     case VEX_OP_CREATE:
         if (head->body_bytes != sizeof(create)) {
@@ -274,6 +297,13 @@ static enum vex_status offer_mutation(struct vex_server *server, const struct ve
         }
         memcpy(&drop, body, sizeof(drop));
         return vex_coordinator_drop(server->coordinator, &drop, out_ack, error);
+    case VEX_OP_ALTER:
+        if (head->body_bytes != sizeof(alter)) {
+            return vex_error_set(error, VEX_ERR_PROTOCOL, "alter: a body of %zu bytes",
+                                 sizeof(alter));
+        }
+        memcpy(&alter, body, sizeof(alter));
+        return vex_coordinator_alter(server->coordinator, &alter, out_ack, error);
     default:
         return vex_coordinator_write(server->coordinator, body, head->body_bytes, out_ack, error);
     }
@@ -369,6 +399,9 @@ static bool handle_frame(struct vex_server *server, struct vex_session *session,
     case VEX_OP_STATS:
         stats(server, session, head);
         return true;
+    case VEX_OP_INDEX:
+        index_status(server, session, head, body);
+        return true;
     case VEX_OP_UPKEEP:
         upkeep(server, session, head, body);
         return true;
@@ -381,6 +414,7 @@ static bool handle_frame(struct vex_server *server, struct vex_session *session,
         return true;
     case VEX_OP_CREATE:
     case VEX_OP_DROP:
+    case VEX_OP_ALTER:
     case VEX_OP_WRITE:
         return mutate(server, session, head, body);
     default:

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 #include "daemon/checkpoint.h"
+#include "daemon/index_plan.h"
 #include "daemon/merge.h"
 #include "daemon/trace.h"
 #include "daemon/worker.h"
@@ -20,9 +21,6 @@
 #define BACKOFF_MS 10000u  /* after a job that failed */
 #define DEAD_SHARE_BUSY 3u /* one in so many rows */
 #define DEAD_SHARE_QUIET 10u
-/* Rows from which on a graph is worth building: below, a scan takes less than a millisecond or so. */
-#define GRAPH_ROWS_HNSW 1024u
-#define GRAPH_ROWS_AUTO 16384u
 #define RUN_MIN 4u /* segments of about one size that are merged */
 #define REQUESTS_MAX 16u
 /* On a machine whose cores are all busy, about a thirtieth and a tenth of one is left to them: searches and
@@ -60,6 +58,7 @@ struct merging {
     bool running;
     bool requested; /* by an operator */
     uint64_t pinned_generation;
+    uint64_t started_ms;
     struct vex_merge_job job;
     struct vex_merge_claim claim;
 };
@@ -412,7 +411,7 @@ struct pick {
     struct vex_live_collection *collection;
     uint32_t first;
     uint32_t count;
-    bool graph; /* worth one */
+    struct vex_index_plan index; /* of the segment that they become */
 };
 
 static uint64_t live_rows(const struct pick *pick)
@@ -425,23 +424,15 @@ static uint64_t live_rows(const struct pick *pick)
     return rows;
 }
 
-static bool wants_graph(const struct pick *pick)
+static void plan_index(struct pick *pick)
 {
-    switch (pick->collection->facts.index) {
-    case VEX_INDEX_FLAT:
-    case VEX_INDEX_IVF:
-        return false;
-    case VEX_INDEX_AUTO:
-        return live_rows(pick) >= GRAPH_ROWS_AUTO;
-    case VEX_INDEX_HNSW:
-        return live_rows(pick) >= GRAPH_ROWS_HNSW;
-    }
-    return false;
+    pick->index = vex_index_plan_for(&pick->collection->facts, live_rows(pick));
 }
 
-static bool has_graph(const struct vex_home *home)
+/* Indexes are the builder's: they can take minutes. */
+static bool is_for_builder(const struct pick *pick)
 {
-    return home->shape.graph.m > 0;
+    return !vex_index_plan_is_bare(&pick->index);
 }
 
 /* Segments with many dead rows; neighbours that are as bad come along. */
@@ -465,46 +456,59 @@ static bool pick_dead(struct pick *pick, bool quiet)
     return false;
 }
 
-/* What is due for a collection: false if nothing. */
-static bool pick_merge(struct pick *pick, bool quiet)
+/* A segment whose index is missing, or is not the one that is asked for any more: oldest first, which are the
+ * largest, so that searches gain the most. */
+static bool pick_unsuited(struct pick *pick)
 {
-    if (pick_dead(pick, quiet)) {
-        pick->graph = wants_graph(pick);
-        return true;
+    const struct vex_live_collection *collection = pick->collection;
+    uint32_t sealed = sealed_homes(collection);
+    for (uint32_t i = 0; i < sealed; i++) {
+        const struct vex_home *home = collection->homes[i];
+        if (!home->claim && vex_index_is_due(&collection->facts, home)) {
+            pick->first = i;
+            pick->count = 1;
+            return true;
+        }
     }
+    return false;
+}
+
+static bool pick_run(struct pick *pick)
+{
     uint32_t sealed = sealed_homes(pick->collection);
     pick->count = run_of_one_size(pick->collection, sealed);
     pick->first = sealed - pick->count;
-    if (pick->count == 0) {
-        return false;
-    }
-    pick->graph = wants_graph(pick);
-    if (pick->graph) {
-        return pick->count > 1 || !has_graph(pick->collection->homes[pick->first]);
-    }
-    return pick->count >= RUN_MIN;
+    plan_index(pick);
+    return pick->count >= (is_for_builder(pick) ? 2 : RUN_MIN);
+}
+
+/* What is due for a collection: false if nothing. */
+static bool pick_merge(struct pick *pick, bool quiet)
+{
+    bool due = pick_dead(pick, quiet) || pick_run(pick) || pick_unsuited(pick);
+    plan_index(pick);
+    return due;
 }
 
 static void start_merge(struct vex_upkeep *upkeep, const struct pick *pick, bool requested)
 {
-    struct merging *merging = pick->graph ? &upkeep->build : &upkeep->merge;
-    const struct vex_collection_facts *facts = &pick->collection->facts;
+    bool build = is_for_builder(pick);
+    struct merging *merging = build ? &upkeep->build : &upkeep->merge;
     struct vex_merge_job *job = &merging->job;
     vex_merge_job_init(job, upkeep->key, vex_publisher_new_segment_id(upkeep->publisher),
                        pick->collection, pick->first, pick->count,
                        vex_log_next_lsn(vex_store_log(upkeep->store)) - 1);
-    if (pick->graph) {
-        job->shape.graph = (struct vex_graph_shape){facts->m, facts->ef_construction};
-    }
+    job->shape.graph = pick->index.graph;
     vex_registry_begin_merge(upkeep->registry, &merging->claim, pick->collection, pick->first,
                              pick->count);
     merging->running = true;
     merging->requested = requested;
+    merging->started_ms = upkeep->now_ms;
     merging->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
-    if (!pick->graph) {
+    if (!build) {
         pin(upkeep, RUNNING_MERGE);
     }
-    vex_worker_run(pick->graph ? upkeep->builder : upkeep->worker, vex_merge_run, job);
+    vex_worker_run(build ? upkeep->builder : upkeep->worker, vex_merge_run, job);
 }
 
 static bool start_due_merge(struct vex_upkeep *upkeep)
@@ -517,7 +521,7 @@ static bool start_due_merge(struct vex_upkeep *upkeep)
         uint32_t slot = (upkeep->merge_slot + i) % VEX_PLACES_MAX;
         struct pick pick = {.collection = vex_registry_at(upkeep->registry, slot)};
         if (pick.collection && !pick.collection->quarantined && pick_merge(&pick, quiet) &&
-            !(pick.graph && upkeep->build.running)) {
+            !(is_for_builder(&pick) && upkeep->build.running)) {
             /* One that does not fit the memory must not keep the others from giving theirs back. */
             upkeep->merge_slot = slot + 1;
             start_merge(upkeep, &pick, false);
@@ -673,9 +677,10 @@ static bool start_requested_merge(struct vex_upkeep *upkeep)
         for (uint32_t i = 0; i < pick.count; i++) {
             dead += pick.collection->homes[i]->dead_rows;
         }
-        pick.graph = wants_graph(&pick);
-        bool bare = pick.graph && pick.count == 1 && !has_graph(pick.collection->homes[0]);
-        if (pick.count > 1 || dead || bare) {
+        plan_index(&pick);
+        bool unsuited =
+            pick.count == 1 && vex_index_is_due(&pick.collection->facts, pick.collection->homes[0]);
+        if (pick.count > 1 || dead || unsuited) {
             upkeep->stage_slot++;
             start_merge(upkeep, &pick, true);
             return true;
@@ -864,6 +869,62 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         upkeep->looked_ms = now_ms;
         look_for_work(upkeep);
     }
+}
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+static bool is_merging(const struct merging *merging, const struct vex_live_collection *collection)
+{
+    return merging->running && merging->claim.collection == collection;
+}
+
+static void look_at_merging(const struct vex_upkeep *upkeep, const struct merging *merging,
+                            struct vex_index_body *out)
+{
+    for (uint32_t i = 0; i < merging->job.sources_count; i++) {
+        out->build_rows += merging->job.sources[i]->writer.rows;
+    }
+    uint64_t ms = upkeep->now_ms - merging->started_ms;
+    out->build_ms = ms > out->build_ms ? ms : out->build_ms;
+}
+
+static void look_at_home(const struct vex_collection_facts *facts, const struct vex_home *home,
+                         struct vex_index_body *out)
+{
+    uint32_t rows = home->writer.rows;
+    enum vex_index_fit fit = vex_index_fit_of(facts, &home->shape);
+    out->segments++;
+    out->rows += rows;
+    out->segments_indexed += fit == VEX_FIT_ASKED;
+    out->rows_indexed += fit == VEX_FIT_ASKED ? rows : 0;
+    out->segments_other += fit == VEX_FIT_OTHER;
+    out->rows_other += fit == VEX_FIT_OTHER ? rows : 0;
+}
+
+void vex_upkeep_index_status(const struct vex_upkeep *upkeep,
+                             const struct vex_live_collection *collection,
+                             struct vex_index_body *out)
+{
+    const struct vex_collection_facts *facts = &collection->facts;
+    *out = (struct vex_index_body){
+        .index = facts->index,
+        .m = facts->m,
+        .ef_construction = facts->ef_construction,
+        .lists = facts->lists,
+    };
+    for (uint32_t i = 0; i < collection->homes_count; i++) {
+        look_at_home(facts, collection->homes[i], out);
+    }
+    for (uint32_t i = 0; i < sealed_homes(collection); i++) {
+        out->segments_waiting += vex_index_is_due(facts, collection->homes[i]);
+    }
+    if (is_merging(&upkeep->build, collection)) {
+        look_at_merging(upkeep, &upkeep->build, out);
+    }
+    if (is_merging(&upkeep->merge, collection)) {
+        look_at_merging(upkeep, &upkeep->merge, out);
+    }
+    out->busy_elsewhere = upkeep->build.running && !is_merging(&upkeep->build, collection);
 }
 
 void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_counters *out)

@@ -11,8 +11,10 @@
  *  - a merge of a segment with many dead rows (a third; a tenth when it is quiet);
  *  - a merge of four or more segments of about one size, newest first: the number of segments grows with the
  *    logarithm of the data, and each row is copied that often. Where the result is to have a graph, two
- *    segments are enough, or one without: a scan costs more than a walk. Such merges are the builder's, a
- *    worker of their own, since they can take minutes; one at a time, beside the other jobs.
+ *    segments are enough: a scan costs more than a walk. Such merges are the builder's, a
+ *    worker of their own, since they can take minutes; one at a time, beside the other jobs;
+ *  - a merge of one segment alone, whose index is missing, or was built for what its collection asked for
+ *    before it was altered (index_plan.h).
  *
  * What only old generations can see is not given back while a job may read it: upkeep counts as a reader
  * (vex_upkeep_oldest_pinned).
@@ -74,6 +76,11 @@ struct vex_upkeep_answer {
 };
 /* True if a request is over. */
 bool vex_upkeep_take_answer(struct vex_upkeep *upkeep, struct vex_upkeep_answer *out);
+
+/* How far the index of a collection is. */
+void vex_upkeep_index_status(const struct vex_upkeep *upkeep,
+                             const struct vex_live_collection *collection,
+                             struct vex_index_body *out);
 
 struct vex_upkeep_counters {
     uint64_t checkpoints;

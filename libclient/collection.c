@@ -25,6 +25,14 @@ static enum vex_status change(struct vex_db *db, uint16_t op, const void *body, 
     return status;
 }
 
+static enum vex_status check_name(const char *name, struct vex_error *error)
+{
+    return name && !vex_name_fault(name, VEX_NAME_MAX + 2)
+               ? VEX_OK
+               : vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.80s",
+                               name ? name : "(NULL)");
+}
+
 enum vex_status vex_collection_create(struct vex_db *db, const char *name,
                                       const struct vex_collection_options *options,
                                       struct vex_error *error)
@@ -57,19 +65,108 @@ enum vex_status vex_collection_create(struct vex_db *db, const char *name,
 enum vex_status vex_collection_drop(struct vex_db *db, const char *name, struct vex_error *error)
 {
     enum vex_status status = vex_db_check(db, error);
+    status = status == VEX_OK ? check_name(name, error) : status;
     if (status != VEX_OK) {
         return status;
-    }
-    if (!name || vex_name_fault(name, VEX_NAME_MAX + 2)) {
-        return vex_error_set(error, VEX_ERR_NO_COLLECTION, "no collection %.80s",
-                             name ? name : "(NULL)");
     }
     struct vex_drop_body body = {0};
     (void)snprintf(body.name, sizeof(body.name), "%s", name);
     return change(db, VEX_OP_DROP, &body, sizeof(body), error);
 }
 
+_Static_assert((int)VEX_ALTER_INDEX == (int)VEX_CHANGES_INDEX &&
+                   (int)VEX_ALTER_M == (int)VEX_CHANGES_M &&
+                   (int)VEX_ALTER_EF_CONSTRUCTION == (int)VEX_CHANGES_EF_CONSTRUCTION &&
+                   (int)VEX_ALTER_LISTS == (int)VEX_CHANGES_LISTS,
+               "wire");
+
+enum vex_status vex_collection_alter(struct vex_db *db, const char *name,
+                                     const struct vex_alter_options *options,
+                                     struct vex_error *error)
+{
+    enum vex_status status = vex_db_check(db, error);
+    if (status == VEX_OK && (!options || options->size != sizeof(*options))) {
+        status =
+            vex_error_set(error, VEX_ERR_INVALID, "alter: options is NULL, or its size is not set");
+    }
+    status = status == VEX_OK ? check_name(name, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_alter_body body = {
+        .changes = options->changes,
+        .index = options->index,
+        .m = options->m,
+        .ef_construction = options->ef_construction,
+        .lists = options->lists,
+    };
+    (void)snprintf(body.name, sizeof(body.name), "%s", name);
+    return change(db, VEX_OP_ALTER, &body, sizeof(body), error);
+}
+
 /* ---- looking --------------------------------------------------------------------------------- */
+
+static enum vex_status ask_index_status(struct vex_db *db, const struct vex_drop_body *which,
+                                        struct vex_index_body *out, struct vex_error *error)
+{
+    struct attachment *attachment = NULL;
+    enum vex_status status = vex_db_ensure(db, &attachment, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_reply reply;
+    status = vex_connection_call(attachment->connection, VEX_OP_INDEX, which, sizeof(*which), false,
+                                 vex_db_deadline_ns(db), &reply, error);
+    vex_db_done(db, attachment);
+    if (status != VEX_OK) {
+        return status;
+    }
+    if (reply.body.bytes == sizeof(*out)) {
+        memcpy(out, reply.body.data, sizeof(*out));
+    } else {
+        status = vex_error_set(error, VEX_ERR_PROTOCOL, "index status of a strange length");
+    }
+    vex_buffer_deinit(&reply.body);
+    return status;
+}
+
+enum vex_status vex_collection_index_status(struct vex_db *db, const char *name,
+                                            struct vex_index_status *out, struct vex_error *error)
+{
+    if (!out || out->size != sizeof(*out)) {
+        return vex_error_set(error, VEX_ERR_INVALID,
+                             "index status: out is NULL or its size is not set");
+    }
+    enum vex_status status = vex_db_check(db, error);
+    status = status == VEX_OK ? check_name(name, error) : status;
+    if (status != VEX_OK) {
+        return status;
+    }
+    struct vex_drop_body which = {0};
+    struct vex_index_body body;
+    (void)snprintf(which.name, sizeof(which.name), "%s", name);
+    status = ask_index_status(db, &which, &body, error);
+    if (status == VEX_OK) {
+        *out = (struct vex_index_status){
+            .size = sizeof(*out),
+            .index = (enum vex_index_kind)body.index,
+            .m = body.m,
+            .ef_construction = body.ef_construction,
+            .lists = body.lists,
+            .segments = body.segments,
+            .segments_indexed = body.segments_indexed,
+            .segments_other = body.segments_other,
+            .segments_waiting = body.segments_waiting,
+            .rows = body.rows,
+            .rows_indexed = body.rows_indexed,
+            .rows_other = body.rows_other,
+            .build_rows = body.build_rows,
+            .build_ms = body.build_ms,
+            .busy_elsewhere = body.busy_elsewhere != 0,
+        };
+    }
+    return status;
+}
 
 /* Pins the newest attachment that can be had. */
 static enum vex_status pin_fresh(struct vex_db *db, struct attachment **out_attachment,
@@ -236,6 +333,17 @@ static uint32_t count_graphs(const struct vex_view *view)
     return count;
 }
 
+/* Those that the handle was opened with, but for the index, which may have been altered since. */
+static struct vex_collection_facts current_facts(const struct vex_collection *collection,
+                                                 const struct reading *reading)
+{
+    struct vex_collection_facts facts;
+    bool found =
+        vex_control_collection(reading->attachment->control.memory, reading->cache->slot, &facts) &&
+        facts.id == collection->facts.id;
+    return found ? facts : collection->facts;
+}
+
 enum vex_status vex_collection_describe(struct vex_collection *collection,
                                         struct vex_collection_info *out, struct vex_error *error)
 {
@@ -249,16 +357,17 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
     if (status != VEX_OK) {
         return status;
     }
+    struct vex_collection_facts facts = current_facts(collection, &reading);
     *out = (struct vex_collection_info){
         .size = sizeof(*out),
-        .id = collection->facts.id,
-        .dim = collection->facts.dim,
-        .metric = collection->facts.metric,
-        .index = collection->facts.index,
-        .m = collection->facts.m,
-        .ef_construction = collection->facts.ef_construction,
-        .storage = collection->facts.storage,
-        .lists = collection->facts.lists,
+        .id = facts.id,
+        .dim = facts.dim,
+        .metric = facts.metric,
+        .index = facts.index,
+        .m = facts.m,
+        .ef_construction = facts.ef_construction,
+        .storage = facts.storage,
+        .lists = facts.lists,
         .segments = reading.view.segments_count,
         .graphs = count_graphs(&reading.view),
         .count = reading.live_rows,
@@ -266,7 +375,7 @@ enum vex_status vex_collection_describe(struct vex_collection *collection,
         .shm_bytes = reading.shm_bytes,
         .lsn = reading.view.lsn,
     };
-    (void)snprintf(out->name, sizeof(out->name), "%s", collection->facts.name);
+    (void)snprintf(out->name, sizeof(out->name), "%s", facts.name);
     (void)vex_db_unpin(reading.slot);
     return VEX_OK;
 }

@@ -86,11 +86,35 @@ uint64_t vex_layout_hash(void)
         sizeof(struct vex_slot_page),
         VEX_SLOTS_PER_PAGE,
         VEX_LISTS_OFFSET,
-        offsetof(struct vex_collection_entry, ef_construction),
-        offsetof(struct vex_collection_entry, lists),
+        offsetof(struct vex_collection_entry, storage),
+        offsetof(struct vex_collection_entry, tuning),
+        VEX_TUNING_LISTS_SHIFT,
     };
     uint64_t hash = vex_hash64(facts, sizeof(facts), VEX_CONTROL_MAGIC);
     return hash ? hash : 1;
+}
+
+/* ---- the tuning word ------------------------------------------------------------------------- */
+
+_Static_assert(VEX_INDEX_IVF < 1u << VEX_TUNING_M_SHIFT, "tuning");
+_Static_assert(VEX_HNSW_M_MAX < 1u << (VEX_TUNING_EF_SHIFT - VEX_TUNING_M_SHIFT), "tuning");
+_Static_assert(VEX_HNSW_EF_CONSTRUCTION_MAX < 1u << (VEX_TUNING_LISTS_SHIFT - VEX_TUNING_EF_SHIFT),
+               "tuning");
+
+static uint64_t tuning_of(const struct vex_collection_facts *facts)
+{
+    return (uint64_t)facts->index << VEX_TUNING_INDEX_SHIFT |
+           (uint64_t)facts->m << VEX_TUNING_M_SHIFT |
+           (uint64_t)facts->ef_construction << VEX_TUNING_EF_SHIFT |
+           (uint64_t)facts->lists << VEX_TUNING_LISTS_SHIFT;
+}
+
+static void set_tuning(struct vex_collection_facts *facts, uint64_t tuning)
+{
+    facts->index = (enum vex_index_kind)(tuning >> VEX_TUNING_INDEX_SHIFT & 0xff);
+    facts->m = (uint32_t)(tuning >> VEX_TUNING_M_SHIFT & 0xff);
+    facts->ef_construction = (uint32_t)(tuning >> VEX_TUNING_EF_SHIFT & 0xffff);
+    facts->lists = (uint32_t)(tuning >> VEX_TUNING_LISTS_SHIFT);
 }
 
 /* ---- writer ---------------------------------------------------------------------------------- */
@@ -163,15 +187,18 @@ void vex_control_add_collection(void *region, uint32_t slot,
     VEX_ASSERT(facts->id != 0);
     entry->dim = facts->dim;
     entry->metric = facts->metric;
-    entry->index = facts->index;
-    entry->m = facts->m;
-    entry->ef_construction = facts->ef_construction;
     entry->storage = facts->storage;
-    entry->lists = facts->lists;
+    vex_control_set_index(region, slot, facts);
     memcpy(entry->name, facts->name, sizeof(entry->name));
     /* pairs: COLLECTION_ID with vex_control_collection: carries the facts and the view. */
     atomic_store_explicit(&entry->id, facts->id, memory_order_release);
     bump_catalog(region);
+}
+
+void vex_control_set_index(void *region, uint32_t slot, const struct vex_collection_facts *facts)
+{
+    /* relaxed: one word that says all of it and carries nothing else. */
+    atomic_store_explicit(&entry_of(region, slot)->tuning, tuning_of(facts), memory_order_relaxed);
 }
 
 void vex_control_remove_collection(void *region, uint32_t slot)
@@ -301,11 +328,9 @@ bool vex_control_collection(const void *region, uint32_t slot, struct vex_collec
     }
     out->dim = entry->dim;
     out->metric = (enum vex_metric)entry->metric;
-    out->index = (enum vex_index_kind)entry->index;
-    out->m = entry->m;
-    out->ef_construction = entry->ef_construction;
     out->storage = (enum vex_storage)entry->storage;
-    out->lists = entry->lists;
+    /* relaxed: as in vex_control_set_index; the first one came with the id. */
+    set_tuning(out, atomic_load_explicit(&entry->tuning, memory_order_relaxed));
     memcpy(out->name, entry->name, sizeof(out->name));
     out->name[VEX_NAME_MAX] = 0;
     return vex_collection_facts_fault(out) == NULL;

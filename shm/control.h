@@ -30,7 +30,8 @@ struct vex_view_state {
     uint32_t tail_rows;
 };
 
-/* What does not change while a collection lives. */
+/* What a collection is. The index asked for, which is kind, m, ef_construction and lists, may be altered; the
+ * rest does not change while it lives. */
 struct vex_collection_facts {
     uint32_t id;
     uint32_t dim;
@@ -61,6 +62,8 @@ void vex_control_beat(void *region);
 struct vex_list_block *vex_control_list_block(void *region, uint32_t block);
 void vex_control_add_collection(void *region, uint32_t slot,
                                 const struct vex_collection_facts *facts);
+/* The index that is asked for from now on; the rest of the facts is as it was. */
+void vex_control_set_index(void *region, uint32_t slot, const struct vex_collection_facts *facts);
 void vex_control_remove_collection(void *region, uint32_t slot);
 void vex_control_set_view(void *region, uint32_t slot, const struct vex_view_state *state);
 /* Makes everything set so far the current generation and wakes waiters. Returns its number. */

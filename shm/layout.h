@@ -78,18 +78,23 @@ struct vex_view_cell {
     uint64_t padding;
 };
 
+/* enum vex_index_kind, M, ef_construction and lists in a tuning word. */
+#define VEX_TUNING_INDEX_SHIFT 0u
+#define VEX_TUNING_M_SHIFT 8u
+#define VEX_TUNING_EF_SHIFT 16u
+#define VEX_TUNING_LISTS_SHIFT 32u
+
 struct vex_collection_entry {
     _Atomic uint32_t id; /* writer: daemon. COLLECTION_ID. 0 = free; stored after what follows */
     uint32_t dim;
     uint32_t metric;
-    uint32_t index; /* enum vex_index_kind */
+    uint32_t storage; /* enum vex_storage */
     char name[VEX_NAME_MAX + 1];
     _Atomic uint64_t view; /* writer: daemon. VIEW. Sequence of the current view, 0 = none yet */
-    uint32_t m;            /* of the graph */
-    uint32_t ef_construction;
-    uint32_t storage; /* enum vex_storage */
-    uint32_t lists;   /* of a segment, 0 = by its size */
-    uint8_t reserved[152];
+    /* writer: daemon. The index that is asked for, which may change: kind, M, ef_construction and lists in
+     * VEX_TUNING_ bits of one word, so that a reader never sees half a change. */
+    _Atomic uint64_t tuning;
+    uint8_t reserved[160];
     struct vex_view_cell views[VEX_VIEW_RING];
 };
 

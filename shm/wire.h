@@ -39,6 +39,8 @@ enum vex_op {
     VEX_OP_DROP = 6,      /* struct vex_drop_body -> struct vex_ack_body */
     VEX_OP_WRITE = 7,     /* struct vex_write_head and arrays -> struct vex_ack_body */
     VEX_OP_UPKEEP = 8, /* struct vex_upkeep_body -> struct vex_upkeep_done_body, when it is done */
+    VEX_OP_ALTER = 9,  /* struct vex_alter_body -> struct vex_ack_body */
+    VEX_OP_INDEX = 10, /* struct vex_drop_body -> struct vex_index_body */
 };
 
 enum vex_upkeep_kind {
@@ -89,6 +91,44 @@ struct vex_drop_body {
     uint32_t collection_id; /* as above */
     uint32_t reserved;
     char name[VEX_NAME_MAX + 1];
+};
+
+enum {
+    VEX_CHANGES_INDEX = 1,
+    VEX_CHANGES_M = 2,
+    VEX_CHANGES_EF_CONSTRUCTION = 4,
+    VEX_CHANGES_LISTS = 8,
+    VEX_CHANGES_ALL = 15,
+};
+
+/* The index that a collection is to have. The log stores all four values as they are afterwards. */
+struct vex_alter_body {
+    uint32_t collection_id; /* 0 in requests */
+    uint32_t changes;       /* VEX_CHANGES_...: what was asked for; in requests the rest is 0 */
+    uint32_t index;         /* this and the next ones as in struct vex_create_body */
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t lists;
+    char name[VEX_NAME_MAX + 1];
+};
+
+/* How far the index of a collection is. */
+struct vex_index_body {
+    uint32_t index; /* the index that is asked for, as in struct vex_create_body */
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t lists;
+    uint32_t segments;
+    uint32_t segments_indexed; /* with the index that is asked for */
+    uint32_t segments_other;   /* with another one, which is to be replaced */
+    uint32_t segments_waiting; /* to be built or rebuilt, those of segments_other included */
+    uint64_t rows;             /* of all segments, dead ones included, as are the next two */
+    uint64_t rows_indexed;
+    uint64_t rows_other;
+    uint64_t build_rows;     /* of the segment being built for this collection; 0 = none is */
+    uint64_t build_ms;       /* since it began */
+    uint32_t busy_elsewhere; /* 1 = the builder works for another collection */
+    uint32_t reserved;
 };
 
 struct vex_ack_body {
@@ -177,6 +217,8 @@ _Static_assert(sizeof(struct vex_hello) == 16, "wire");
 _Static_assert(sizeof(struct vex_welcome) == 40, "wire");
 _Static_assert(sizeof(struct vex_create_body) == 96, "wire and log");
 _Static_assert(sizeof(struct vex_drop_body) == 72, "wire and log");
+_Static_assert(sizeof(struct vex_alter_body) == 88, "wire and log");
+_Static_assert(sizeof(struct vex_index_body) == 80, "wire");
 _Static_assert(sizeof(struct vex_ack_body) == 24, "wire");
 _Static_assert(sizeof(struct vex_upkeep_body) == 1096, "wire");
 _Static_assert(sizeof(struct vex_upkeep_done_body) == 40, "wire");

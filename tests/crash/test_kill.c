@@ -4,7 +4,7 @@
  * whole or not at all.
  *
  * Four threads write, each with its own handle and its own ids: inserts, upserts, updates and
- * deletes, single and in batches, with and without payloads. A fifth one makes, fills and drops
+ * deletes, single and in batches, with and without payloads. A fifth one makes, fills, alters and drops
  * collections. Each keeps a model of what is acknowledged and remembers the one call that is on its
  * way. At a random moment the daemon is killed, sometimes it is stopped in order instead, sometimes
  * the next one is killed while it starts, too. Then every id of every range is read and compared: with
@@ -66,7 +66,7 @@ struct writer {
     pthread_t thread;
 };
 
-enum admin_step { ADMIN_CREATE, ADMIN_INSERT, ADMIN_DROP };
+enum admin_step { ADMIN_CREATE, ADMIN_INSERT, ADMIN_ALTER, ADMIN_DROP };
 
 struct admin {
     struct vex_random random;
@@ -74,6 +74,8 @@ struct admin {
     struct vex_collection *collection;
     bool there;
     uint64_t rows;
+    uint32_t ef;      /* ef_construction that is asked for */
+    uint32_t next_ef; /* by the alter on its way */
     unsigned name_number;
     enum admin_step step;
     enum fate fate;
@@ -234,6 +236,21 @@ static void admin_name(const struct admin *admin, char *out)
     (void)snprintf(out, VEX_NAME_MAX, "temporary%u", admin->name_number);
 }
 
+/* Kind, M and ef_construction follow from one number, so that a mixture shows. */
+static struct vex_alter_options alter_to(uint32_t ef)
+{
+    static const enum vex_index_kind kinds[] = {VEX_INDEX_AUTO, VEX_INDEX_FLAT, VEX_INDEX_HNSW};
+    struct vex_alter_options options = VEX_ALTER_OPTIONS_INIT;
+    options.changes = VEX_ALTER_INDEX | VEX_ALTER_M | VEX_ALTER_EF_CONSTRUCTION;
+    options.index = kinds[ef % 3];
+    options.m = VEX_HNSW_M_MIN + ef % 50;
+    options.ef_construction = ef;
+    return options;
+}
+
+/* What the collection is made with suits the same rule. */
+#define EF_AT_FIRST 100u
+
 static enum vex_status take_admin_step(struct admin *admin, struct vex_error *error)
 {
     char name[VEX_NAME_MAX + 1];
@@ -242,6 +259,10 @@ static enum vex_status take_admin_step(struct admin *admin, struct vex_error *er
     vector_of((uint32_t)admin->rows, vector);
     struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
     options.dim = DIM;
+    struct vex_alter_options asked = alter_to(EF_AT_FIRST);
+    options.index = asked.index;
+    options.m = asked.m;
+    options.ef_construction = asked.ef_construction;
     struct vex_ack ack = VEX_ACK_INIT;
     enum vex_status status;
     switch (admin->step) {
@@ -258,6 +279,9 @@ static enum vex_status take_admin_step(struct admin *admin, struct vex_error *er
                  (unsigned long long)ack.first_id);
         }
         return status;
+    case ADMIN_ALTER:
+        asked = alter_to(admin->next_ef);
+        return vex_collection_alter(admin->db, name, &asked, error);
     case ADMIN_DROP:
         break;
     }
@@ -269,7 +293,12 @@ static enum vex_status take_admin_step(struct admin *admin, struct vex_error *er
 static void admin_step_done(struct admin *admin)
 {
     admin->there = admin->step != ADMIN_DROP;
+    if (admin->step == ADMIN_ALTER) {
+        admin->ef = admin->next_ef;
+        return;
+    }
     admin->rows = admin->step == ADMIN_INSERT ? admin->rows + 1 : 0;
+    admin->ef = admin->step == ADMIN_CREATE ? EF_AT_FIRST : admin->ef;
     admin->name_number += admin->step == ADMIN_DROP;
 }
 
@@ -281,7 +310,10 @@ static void *administrate_until_the_end(void *argument)
         struct vex_error error = {0};
         admin->step = !admin->there                           ? ADMIN_CREATE
                       : vex_random_once_in(&admin->random, 6) ? ADMIN_DROP
+                      : vex_random_once_in(&admin->random, 3) ? ADMIN_ALTER
                                                               : ADMIN_INSERT;
+        admin->next_ef =
+            VEX_HNSW_EF_CONSTRUCTION_MIN + (uint32_t)vex_random_below(&admin->random, 4000);
         enum vex_status status = take_admin_step(admin, &error);
         if (status != VEX_OK) {
             admin->fate = fate_of(status, &error, "administration");
@@ -360,6 +392,22 @@ static void check_writer(struct vex_collection *collection, struct writer *write
     run.unknown_done++;
 }
 
+/* The ef_construction asked for, with which all else must agree. */
+static uint32_t asked_ef(struct vex_collection *collection)
+{
+    struct vex_error error;
+    struct vex_collection_info info = {.size = sizeof(info)};
+    if (vex_collection_describe(collection, &info, &error) != VEX_OK) {
+        fail("describe: %s", error.message);
+    }
+    const struct vex_alter_options all = alter_to(info.ef_construction);
+    if (info.index != all.index || info.m != all.m) {
+        fail("%s is altered by half: index %s, M %u, ef_construction %u", info.name,
+             vex_index_name(info.index), info.m, info.ef_construction);
+    }
+    return info.ef_construction;
+}
+
 static void check_admin(struct vex_db *db, struct admin *admin)
 {
     char name[VEX_NAME_MAX + 1];
@@ -371,11 +419,13 @@ static void check_admin(struct vex_db *db, struct admin *admin)
     if (there && vex_count(collection, NULL, &rows, &error) != VEX_OK) {
         fail("%s: %s", name, error.message);
     }
+    uint32_t ef = there ? asked_ef(collection) : 0;
     vex_collection_close(collection);
-    bool as_before = there == admin->there && rows == admin->rows;
+    bool as_before = there == admin->there && rows == admin->rows && (!there || ef == admin->ef);
     if (admin->fate == FATE_UNKNOWN) {
-        bool as_after = there == (admin->step != ADMIN_DROP) &&
-                        rows == (admin->step == ADMIN_INSERT ? admin->rows + 1 : 0);
+        struct admin after = *admin;
+        admin_step_done(&after);
+        bool as_after = there == after.there && rows == after.rows && (!there || ef == after.ef);
         run.unknown_done += !as_before && as_after;
         run.unknown_not_done += as_before;
         if (!as_before && as_after) {
@@ -385,9 +435,9 @@ static void check_admin(struct vex_db *db, struct admin *admin)
         admin->fate = FATE_DONE;
     }
     if (!as_before) {
-        fail("%s: %s with %llu rows, should be %s with %llu", name, there ? "there" : "not there",
-             (unsigned long long)rows, admin->there ? "there" : "not there",
-             (unsigned long long)admin->rows);
+        fail("%s: %s with %llu rows and ef_construction %u, should be %s with %llu and %u", name,
+             there ? "there" : "not there", (unsigned long long)rows, ef,
+             admin->there ? "there" : "not there", (unsigned long long)admin->rows, admin->ef);
     }
     size_t count = 0;
     if (vex_collection_list(db, NULL, 0, &count, &error) != VEX_OK || count != 1u + admin->there) {

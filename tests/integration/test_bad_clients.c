@@ -402,7 +402,7 @@ static void an_unknown_operation_is_refused_and_the_next_one_served(void **state
 {
     struct scene *scene = *state;
     int fd = greeted(scene);
-    static const uint16_t ops[] = {0, 9, 10, 255, 256, 65535};
+    static const uint16_t ops[] = {0, 11, 12, 255, 256, 65535};
     for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
         char word[32];
         (void)snprintf(word, sizeof(word), "operation %u", ops[i]);
@@ -681,6 +681,40 @@ static void bodies_of_create_and_drop_are_checked(void **state)
     assert_ok(vex_collection_describe(made, &info, sink));
     assert_int_equal(info.id, scene->collection_id + 1);
     vex_collection_close(made);
+    look_again(scene);
+}
+
+static void bodies_of_alter_and_index_are_checked(void **state)
+{
+    struct scene *scene = *state;
+    int fd = greeted(scene);
+    struct {
+        struct vex_alter_body body;
+        uint64_t more;
+    } alter = {.body = {.changes = VEX_CHANGES_M, .m = 20, .name = "points"}};
+    static const size_t sizes[] = {0, 8, 80, 96};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        send_frame(fd, VEX_OP_ALTER, i, &alter, sizes[i]);
+        expect_reply(fd, VEX_ERR_PROTOCOL, i, "88 bytes");
+        send_frame(fd, VEX_OP_INDEX, i, &alter, sizes[i]);
+        expect_reply(fd, VEX_ERR_PROTOCOL, i, "72 bytes");
+    }
+    alter.body.changes = UINT32_MAX;
+    send_frame(fd, VEX_OP_ALTER, 8, &alter.body, sizeof(alter.body));
+    expect_reply(fd, VEX_ERR_INVALID, 8, "changes ffffffff");
+    alter.body.changes = VEX_CHANGES_ALL;
+    alter.body.index = UINT32_MAX;
+    send_frame(fd, VEX_OP_ALTER, 8, &alter.body, sizeof(alter.body));
+    expect_reply(fd, VEX_ERR_INVALID, 8, "unknown kind of index");
+    struct vex_drop_body which;
+    memset(&which, 'e', sizeof(which)); /* no NUL at all */
+    send_frame(fd, VEX_OP_INDEX, 9, &which, sizeof(which));
+    expect_reply(fd, VEX_ERR_NO_COLLECTION, 9, "eee");
+    memset(alter.body.name, 'e', sizeof(alter.body.name));
+    send_frame(fd, VEX_OP_ALTER, 9, &alter.body, sizeof(alter.body));
+    expect_reply(fd, VEX_ERR_NO_COLLECTION, 9, "eee");
+    (void)close(fd);
+    assert_unchanged(scene->db, &scene->before);
     look_again(scene);
 }
 
@@ -1069,6 +1103,7 @@ int main(void)
         SCENE(other_dimensions_and_made_ids_are_checked),
         SCENE(damaged_writes_do_no_damage),
         SCENE(bodies_of_create_and_drop_are_checked),
+        SCENE(bodies_of_alter_and_index_are_checked),
         SCENE(a_connection_may_end_at_every_byte),
         SCENE(descriptors_sent_to_the_daemon_do_not_stay),
         SCENE(a_refusal_waits_for_what_it_rests_on),

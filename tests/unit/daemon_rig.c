@@ -178,6 +178,18 @@ static enum vex_status stage_write(struct rig *rig, const struct rig_step *step,
     return status;
 }
 
+/* What is asked for follows from the value: one kind of three, and an effort of its own. */
+static struct vex_alter_body make_alter(uint32_t value)
+{
+    static const enum vex_index_kind kinds[] = {VEX_INDEX_AUTO, VEX_INDEX_FLAT, VEX_INDEX_HNSW};
+    return (struct vex_alter_body){
+        .changes = VEX_CHANGES_INDEX | VEX_CHANGES_EF_CONSTRUCTION,
+        .index = value ? kinds[value % 3] : VEX_INDEX_AUTO,
+        .ef_construction =
+            value ? VEX_HNSW_EF_CONSTRUCTION_MIN + value : VEX_HNSW_EF_CONSTRUCTION_DEFAULT,
+    };
+}
+
 static enum vex_status try_step(struct rig *rig, const struct rig_step *step,
                                 struct vex_error *error)
 {
@@ -185,7 +197,8 @@ static enum vex_status try_step(struct rig *rig, const struct rig_step *step,
     enum vex_status status = VEX_OK;
     struct vex_create_body create = {.dim = RIG_DIM, .metric = metrics[step->name]};
     struct vex_drop_body drop = {0};
-    create.name[0] = drop.name[0] = names[step->name][0];
+    struct vex_alter_body alter = make_alter(step->value);
+    create.name[0] = drop.name[0] = alter.name[0] = names[step->name][0];
     switch (step->what) {
     case RIG_CREATE:
         status = vex_coordinator_create(rig->coordinator, &create, &ack, error);
@@ -195,6 +208,9 @@ static enum vex_status try_step(struct rig *rig, const struct rig_step *step,
         break;
     case RIG_DROP:
         status = vex_coordinator_drop(rig->coordinator, &drop, &ack, error);
+        break;
+    case RIG_ALTER:
+        status = vex_coordinator_alter(rig->coordinator, &alter, &ack, error);
         break;
     case RIG_PUT:
     case RIG_DELETE:
@@ -256,6 +272,11 @@ void rig_create(struct rig *rig, uint32_t name)
 void rig_drop(struct rig *rig, uint32_t name)
 {
     must_stage(rig, &(struct rig_step){RIG_DROP, name, 0, 0, 0});
+}
+
+void rig_alter(struct rig *rig, uint32_t name, uint32_t value)
+{
+    must_stage(rig, &(struct rig_step){RIG_ALTER, name, 0, 0, value});
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -392,7 +413,11 @@ void rig_model_at(const struct rig *rig, uint64_t lsn, struct rig_model *out)
         case RIG_CREATE:
         case RIG_DROP:
             out->exists[step->name] = step->what == RIG_CREATE;
+            out->asked[step->name] = 0;
             memset(out->values[step->name], 0, sizeof(out->values[step->name]));
+            break;
+        case RIG_ALTER:
+            out->asked[step->name] = step->value;
             break;
         case RIG_PUT:
         case RIG_DELETE:
@@ -505,6 +530,11 @@ static void expect_collection(const struct rig *rig, const struct rig_model *mod
 {
     struct reader *reader = open_reader(rig, name);
     assert_int_equal(reader->found, model->exists[name]);
+    if (reader->found) {
+        const struct vex_alter_body asked = make_alter(model->asked[name]);
+        assert_int_equal(reader->facts.index, asked.index);
+        assert_int_equal(reader->facts.ef_construction, asked.ef_construction);
+    }
     uint64_t live = 0;
     for (uint32_t id = 0; reader->found && id < RIG_IDS; id++) {
         expect_row(reader, id, model->values[name][id]);

@@ -25,9 +25,9 @@
 #define RIG_STEPS_MAX 8192u
 #define RIG_TURNS_MS 120000u /* what takes longer in real time has got stuck */
 
-enum rig_what { RIG_CREATE, RIG_DROP, RIG_PUT, RIG_DELETE };
+enum rig_what { RIG_CREATE, RIG_DROP, RIG_ALTER, RIG_PUT, RIG_DELETE };
 
-/* One mutation. Values are not 0. */
+/* One mutation. Values are not 0; of an alter it is what is asked for, up to 4000. */
 struct rig_step {
     enum rig_what what;
     uint32_t name; /* below RIG_NAMES */
@@ -38,6 +38,7 @@ struct rig_step {
 
 struct rig_model {
     bool exists[RIG_NAMES];
+    uint32_t asked[RIG_NAMES];           /* by the last alter; 0 = there was none */
     uint32_t values[RIG_NAMES][RIG_IDS]; /* 0 = absent */
 };
 
@@ -78,6 +79,7 @@ void rig_put(struct rig *rig, uint32_t name, uint32_t first_id, uint32_t count, 
 void rig_delete(struct rig *rig, uint32_t name, uint32_t first_id, uint32_t count);
 void rig_create(struct rig *rig, uint32_t name);
 void rig_drop(struct rig *rig, uint32_t name);
+void rig_alter(struct rig *rig, uint32_t name, uint32_t value);
 
 /* One turn of the loop. */
 void rig_turn(struct rig *rig);

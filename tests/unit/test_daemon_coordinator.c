@@ -544,6 +544,85 @@ static void nothing_is_published_before_it_is_durable(void **state)
     assert_int_equal(live_rows(instance), 2);
 }
 
+static enum vex_status alter(struct instance *instance, const char *name,
+                             const struct vex_alter_body *asked, struct vex_error *error)
+{
+    struct vex_alter_body body = *asked;
+    memcpy(body.name, name, strnlen(name, sizeof(body.name)));
+    struct vex_ack_body ack;
+    return vex_coordinator_alter(instance->coordinator, &body, &ack, error);
+}
+
+static void expect_m(const struct instance *instance, uint32_t m)
+{
+    struct reader *reader = open_reader(instance, "c");
+    assert_true(reader->found);
+    assert_int_equal(reader->facts.m, m);
+    close_reader(reader);
+}
+
+static void another_index_is_published_when_it_is_durable(void **state)
+{
+    struct instance *instance = *state;
+    const struct vex_alter_body to_20 = {.changes = VEX_CHANGES_M, .m = 20};
+    const struct vex_alter_body to_30 = {.changes = VEX_CHANGES_M, .m = 30};
+    const struct vex_alter_body back = {.changes = VEX_CHANGES_M};
+    (void)make_collection(instance, "c", DIM, VEX_METRIC_L2);
+    assert_true(vex_coordinator_commit(instance->coordinator));
+    /* Behind the batch in flight, which shows the collection as it was created. */
+    assert_int_equal(alter(instance, "c", &to_20, NULL), VEX_OK);
+    assert_true(vex_coordinator_poll(instance->coordinator, true));
+    expect_m(instance, VEX_HNSW_M_DEFAULT);
+    assert_true(vex_coordinator_commit(instance->coordinator));
+    assert_int_equal(alter(instance, "c", &to_30, NULL), VEX_OK);
+    expect_m(instance, VEX_HNSW_M_DEFAULT);
+    assert_true(vex_coordinator_poll(instance->coordinator, true));
+    expect_m(instance, 20);
+    settle(instance);
+    expect_m(instance, 30);
+    restart(instance);
+    expect_m(instance, 30);
+    assert_int_equal(alter(instance, "c", &back, NULL), VEX_OK);
+    settle(instance);
+    expect_m(instance, VEX_HNSW_M_DEFAULT);
+}
+
+static void an_alter_that_cannot_be_leaves_no_trace(void **state)
+{
+    struct instance *instance = *state;
+    (void)make_collection(instance, "c", DIM, VEX_METRIC_L2);
+    settle(instance);
+    uint64_t lsn = vex_coordinator_staged_lsn(instance->coordinator);
+    const struct {
+        struct vex_alter_body body;
+        const char *says;
+    } cases[] = {
+        {{.changes = 0, .m = 20}, "nothing to change"},
+        {{.changes = VEX_CHANGES_ALL + 1}, "nothing known"},
+        {{.changes = VEX_CHANGES_INDEX, .index = 4}, "unknown kind of index"},
+        {{.changes = VEX_CHANGES_INDEX, .index = UINT32_MAX}, "unknown kind of index"},
+        {{.changes = VEX_CHANGES_M, .m = VEX_HNSW_M_MAX + 1}, "M is not within"},
+        {{.changes = VEX_CHANGES_EF_CONSTRUCTION, .ef_construction = 7}, "ef_construction is not"},
+        {{.changes = VEX_CHANGES_LISTS, .lists = VEX_LISTS_MAX + 1}, "number of lists"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct vex_error error = {.status = VEX_OK};
+        assert_int_equal(alter(instance, "c", &cases[i].body, &error), VEX_ERR_INVALID);
+        assert_non_null(strstr(error.message, "alter c: "));
+        assert_non_null(strstr(error.message, cases[i].says));
+    }
+    const struct vex_alter_body sound = {.changes = VEX_CHANGES_M, .m = 20};
+    struct vex_error error = {.status = VEX_OK};
+    assert_int_equal(alter(instance, "d", &sound, &error), VEX_ERR_NO_COLLECTION);
+    struct vex_alter_body endless = sound;
+    memset(endless.name, 'c', sizeof(endless.name));
+    struct vex_ack_body ack;
+    assert_int_equal(vex_coordinator_alter(instance->coordinator, &endless, &ack, &error),
+                     VEX_ERR_NO_COLLECTION);
+    assert_int_equal(vex_coordinator_staged_lsn(instance->coordinator), lsn);
+    expect_m(instance, VEX_HNSW_M_DEFAULT);
+}
+
 /* Large enough to be submitted before its rows are made. */
 static uint64_t insert_large(struct instance *instance, uint32_t collection, uint32_t count)
 {
@@ -1864,6 +1943,8 @@ int main(void)
         CASE(closing_marks_the_memory_gone_and_takes_its_names),
         CASE(staged_records_are_committed_by_closing),
         CASE(nothing_is_published_before_it_is_durable),
+        CASE(another_index_is_published_when_it_is_durable),
+        CASE(an_alter_that_cannot_be_leaves_no_trace),
         CASE(a_large_write_shows_what_was_sealed_with_it_and_nothing_later),
         CASE(an_open_view_stays_what_it_was),
         CASE(each_kind_does_what_it_says_whether_the_id_exists_or_not),

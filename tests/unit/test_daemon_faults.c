@@ -191,8 +191,10 @@ static void live(void)
     if (ask(VEX_UPKEEP_BACKUP, "backup-one", &answer) == VEX_OK) {
         backup_lsn = answer.done.lsn;
     }
+    stage(RIG_ALTER, A, 0, 0, 2);
     stage(RIG_DROP, B, 0, 0, 0);
     stage(RIG_CREATE, B, 0, 0, 0);
+    stage(RIG_ALTER, B, 0, 0, 7);
     put_many(B, 40, RIG_BATCH, 5);
     (void)ask(VEX_UPKEEP_ERASE, NULL, NULL);
     put_many(B, 300, RIG_BATCH, 6);

@@ -244,6 +244,34 @@ static void a_full_list_does_not_keep_what_came_after_a_merge_from_being_replaye
     restart();
 }
 
+/* From the log, from a checkpoint, and from both. */
+static void what_was_altered_stays_altered(void **state)
+{
+    (void)state;
+    rig_create(&rig, A);
+    rig_create(&rig, B);
+    rig_alter(&rig, A, 10);
+    rig_put(&rig, A, 0, 100, 1);
+    rig_alter(&rig, A, 11);
+    rig_commit(&rig);
+    crash();
+    rig_start(&rig);
+    rig_expect_recovered(&rig);
+    rig_alter(&rig, B, 12);
+    (void)rig_do(&rig, VEX_UPKEEP_CHECKPOINT, NULL);
+    assert_int_equal(rig_stats(&rig).checkpoint_lsn, rig.staged_lsn);
+    restart();
+    assert_int_equal(rig_stats(&rig).replayed, 0);
+    rig_alter(&rig, A, 13);
+    rig_drop(&rig, B);
+    rig_create(&rig, B);
+    rig_commit(&rig);
+    crash();
+    rig_start(&rig);
+    rig_expect_recovered(&rig);
+    assert_int_equal(rig_stats(&rig).replayed, 3);
+}
+
 /* ---- damage ---------------------------------------------------------------------------------- */
 
 static void segment_path(char path[600], const char *name)
@@ -520,6 +548,7 @@ int main(void)
         CASE(counts_ids_and_names_are_what_they_were),
         CASE(a_dropped_collection_of_the_log_stays_dropped),
         CASE(as_many_collections_as_there_may_be_come_back),
+        CASE(what_was_altered_stays_altered),
         CASE(a_full_list_of_segments_comes_back),
         CASE(a_full_list_does_not_keep_what_came_after_a_merge_from_being_replayed),
         CASE(the_rest_is_served_and_what_was_damaged_comes_back),

@@ -510,6 +510,8 @@ static void random_step(struct vex_random *random, uint32_t value)
     uint32_t count = 1 + (uint32_t)vex_random_below(random, RIG_BATCH);
     if (vex_random_once_in(random, 150)) {
         rig_drop(&rig, name);
+    } else if (vex_random_once_in(random, 40)) {
+        rig_alter(&rig, name, 1 + value % 4000);
     } else if (vex_random_once_in(random, 3)) {
         while (id < RIG_IDS && model.values[name][id] == 0) {
             id++;

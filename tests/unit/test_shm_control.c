@@ -248,6 +248,40 @@ static void a_collection_is_found_while_it_is_there(void **state)
     }
 }
 
+static struct vex_collection_facts asked_for(uint32_t number)
+{
+    struct vex_collection_facts facts = facts_for(9, "x");
+    facts.index = (enum vex_index_kind)(number % 4);
+    facts.m = VEX_HNSW_M_MIN + number % (VEX_HNSW_M_MAX - VEX_HNSW_M_MIN + 1);
+    facts.ef_construction = VEX_HNSW_EF_CONSTRUCTION_MAX - number % 4000;
+    facts.lists = (number * 17) % (VEX_LISTS_MAX + 1);
+    return facts;
+}
+
+static void another_index_is_asked_for(void **state)
+{
+    struct mapping *mapping = *state;
+    struct vex_collection_facts facts = facts_for(9, "x");
+    vex_control_add_collection(mapping->writer, 3, &facts);
+    uint64_t catalog = vex_control_catalog(mapping->reader);
+    for (uint32_t number = 0; number < 5000; number++) {
+        const struct vex_collection_facts wanted = asked_for(number);
+        struct vex_collection_facts found;
+        vex_control_set_index(mapping->writer, 3, &wanted);
+        assert_true(vex_control_collection(mapping->reader, 3, &found));
+        assert_int_equal(found.index, wanted.index);
+        assert_int_equal(found.m, wanted.m);
+        assert_int_equal(found.ef_construction, wanted.ef_construction);
+        assert_int_equal(found.lists, wanted.lists);
+        assert_int_equal(found.id, facts.id);
+        assert_int_equal(found.dim, facts.dim);
+        assert_int_equal(found.metric, facts.metric);
+        assert_int_equal(found.storage, facts.storage);
+        assert_string_equal(found.name, "x");
+    }
+    assert_int_equal(vex_control_catalog(mapping->reader), catalog);
+}
+
 static void a_reused_slot_shows_the_new_collection_only(void **state)
 {
     struct mapping *mapping = *state;
@@ -287,21 +321,27 @@ static void damaged_facts_of_a_collection_are_refused(void **state)
         assert_false(vex_control_collection(mapping->reader, 3, &found));
     }
     entry->metric = VEX_METRIC_L2;
-    entry->index = 4;
-    assert_false(vex_control_collection(mapping->reader, 3, &found));
-    entry->index = VEX_INDEX_HNSW;
-    entry->m = 3;
-    assert_false(vex_control_collection(mapping->reader, 3, &found));
-    entry->m = 16;
-    entry->ef_construction = 5000;
-    assert_false(vex_control_collection(mapping->reader, 3, &found));
-    entry->ef_construction = 100;
+    const struct {
+        uint64_t index, m, ef_construction, lists;
+    } bad_tunings[] = {{4, 16, 100, 0},
+                       {255, 16, 100, 0},
+                       {VEX_INDEX_HNSW, 3, 100, 0},
+                       {VEX_INDEX_HNSW, 16, 5000, 0},
+                       {VEX_INDEX_HNSW, 16, 100, VEX_LISTS_MAX + 1}};
+    for (size_t i = 0; i < COUNT_OF(bad_tunings); i++) {
+        /* relaxed: one thread. */
+        atomic_store_explicit(&entry->tuning,
+                              bad_tunings[i].index << VEX_TUNING_INDEX_SHIFT |
+                                  bad_tunings[i].m << VEX_TUNING_M_SHIFT |
+                                  bad_tunings[i].ef_construction << VEX_TUNING_EF_SHIFT |
+                                  bad_tunings[i].lists << VEX_TUNING_LISTS_SHIFT,
+                              memory_order_relaxed);
+        assert_false(vex_control_collection(mapping->reader, 3, &found));
+    }
+    vex_control_set_index(mapping->writer, 3, &facts);
     entry->storage = 3;
     assert_false(vex_control_collection(mapping->reader, 3, &found));
     entry->storage = VEX_STORAGE_FLOAT16;
-    entry->lists = VEX_LISTS_MAX + 1;
-    assert_false(vex_control_collection(mapping->reader, 3, &found));
-    entry->lists = VEX_LISTS_MAX;
     memset(entry->name, 'n', sizeof(entry->name));
     assert_true(vex_control_collection(mapping->reader, 3, &found));
     assert_int_equal(strnlen(found.name, sizeof(found.name)), VEX_NAME_MAX);
@@ -779,6 +819,7 @@ int main(void)
         READY(a_region_that_is_too_short_is_refused),
         cmocka_unit_test(the_layout_hash_is_not_zero_and_the_same_each_time),
         READY(a_collection_is_found_while_it_is_there),
+        READY(another_index_is_asked_for),
         READY(a_reused_slot_shows_the_new_collection_only),
         READY(damaged_facts_of_a_collection_are_refused),
         READY(a_view_is_what_was_set_last_however_often_the_ring_went_round),

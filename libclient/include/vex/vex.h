@@ -12,16 +12,15 @@
  * ROUNDING   Searches assume the default floating-point rounding mode of the calling thread.
  * FORK       A child must not use handles opened before fork(): every call on them returns
  *            VEX_ERR_INVALID there. Open the instance again in the child.
- * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers into
- * a
- *            snapshot are valid until vex_snapshot_close(). Nothing is ever to be free()d by you.
+ * OWNERSHIP  What _open and _create hand out is given back with the matching _close. Pointers
+ *            into a snapshot are valid until vex_snapshot_close(). Nothing is ever to be free()d by
+ *            you.
  * ERRORS     Every call that can fail returns enum vex_status; the last argument, which may be
- * NULL,
- *            receives the message. On failure handles become NULL and other outputs hold nothing of
- *            meaning.
- * OPTIONS    Option and result structs begin with their size, so that a program and a library that were
- *            not built for each other refuse instead of misreading. Start from the _INIT macro, or zero
- *            the struct and set `size`.
+ *            NULL, receives the message. On failure handles become NULL and other outputs hold
+ *            nothing of meaning.
+ * OPTIONS    Option and result structs begin with their size, so that a program and a library that
+ *            were not built for each other refuse instead of misreading. Start from the _INIT macro,
+ *            or zero the struct and set `size`.
  * HYGIENE    No threads, no signal handlers, no output, no global state that needs set-up; one
  *            thread-local slot cache. Signals that interrupt a call restart it.
  *
@@ -282,6 +281,64 @@ struct vex_collection_info {
 VEX_API VEX_MUST_CHECK enum vex_status
 vex_collection_create(struct vex_db *db, const char *name,
                       const struct vex_collection_options *options, struct vex_error *error);
+/* What vex_collection_alter changes. */
+enum vex_alter {
+    VEX_ALTER_INDEX = 1,
+    VEX_ALTER_M = 2,
+    VEX_ALTER_EF_CONSTRUCTION = 4,
+    VEX_ALTER_LISTS = 8,
+};
+
+struct vex_alter_options {
+    size_t size;
+    uint32_t
+        changes; /* VEX_ALTER_... ORed: which of the following count; the rest stays as it is */
+    /* As in struct vex_collection_options, 0 for the default included. */
+    enum vex_index_kind index;
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t lists;
+};
+/* clang-format off */
+#define VEX_ALTER_OPTIONS_INIT {sizeof(struct vex_alter_options), 0, VEX_INDEX_AUTO, 0, 0, 0}
+/* clang-format on */
+
+/*
+ * Asks for another index, durably. What it takes is done in the background, segment by segment, while
+ * reads and writes go on: a segment is searched by the index that it has until it is replaced.
+ * vex_collection_index_status tells how far that is, and vex_compact does it at once. Errors: INVALID
+ * (nothing to change, or out of bounds), NO_COLLECTION, CORRUPT (quarantined), NO_SPACE, READ_ONLY,
+ * UNAVAILABLE, UNKNOWN_OUTCOME.
+ */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_alter(struct vex_db *db, const char *name,
+                                                            const struct vex_alter_options *options,
+                                                            struct vex_error *error);
+
+struct vex_index_status {
+    size_t size;
+    enum vex_index_kind index; /* asked for, as are the next three */
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t lists;
+    uint32_t segments;
+    uint32_t segments_indexed; /* with the index that is asked for */
+    uint32_t segments_other;   /* with another one: searched by it until it is replaced */
+    uint32_t
+        segments_waiting; /* to be built or replaced in the background, segments_other included */
+    /* Dead rows included. What has no index is scanned: the newest rows, small segments, all of flat. */
+    uint64_t rows;
+    uint64_t rows_indexed;
+    uint64_t rows_other;
+    uint64_t build_rows; /* of what is being built for it now; 0 = nothing is */
+    uint64_t build_ms;   /* since that began */
+    bool busy_elsewhere; /* the builder, of which there is one, works for another collection */
+};
+
+/* Asks the daemon. `out->size` must be set. Errors: NO_COLLECTION, UNAVAILABLE, TIMEOUT, INVALID. */
+VEX_API VEX_MUST_CHECK enum vex_status vex_collection_index_status(struct vex_db *db,
+                                                                   const char *name,
+                                                                   struct vex_index_status *out,
+                                                                   struct vex_error *error);
 /* Removes a collection and everything in it, durably. Open snapshots of it stay readable.
  * Errors: NO_COLLECTION, READ_ONLY, UNAVAILABLE, UNKNOWN_OUTCOME. */
 VEX_API VEX_MUST_CHECK enum vex_status vex_collection_drop(struct vex_db *db, const char *name,

@@ -1,0 +1,62 @@
+#include "daemon/index_plan.h"
+
+/* Rows from which on a graph is worth building: below, a scan takes less than a millisecond or so. */
+#define GRAPH_ROWS_HNSW 1024u
+#define GRAPH_ROWS_AUTO 16384u
+
+struct vex_index_plan vex_index_plan_for(const struct vex_collection_facts *facts, uint64_t rows)
+{
+    const struct vex_graph_shape graph = {facts->m, facts->ef_construction};
+    struct vex_index_plan plan = {.graph = {0, 0}};
+    switch (facts->index) {
+    case VEX_INDEX_FLAT:
+    case VEX_INDEX_IVF:
+        break;
+    case VEX_INDEX_AUTO:
+        plan.graph = rows >= GRAPH_ROWS_AUTO ? graph : plan.graph;
+        break;
+    case VEX_INDEX_HNSW:
+        plan.graph = rows >= GRAPH_ROWS_HNSW ? graph : plan.graph;
+        break;
+    }
+    return plan;
+}
+
+bool vex_index_plan_is_bare(const struct vex_index_plan *plan)
+{
+    return plan->graph.m == 0;
+}
+
+/* An M that makes as many links is the same M. */
+static bool is_graph_asked(const struct vex_collection_facts *facts,
+                           const struct vex_graph_shape *graph)
+{
+    const struct vex_graph_shape asked = {facts->m, facts->ef_construction};
+    return (facts->index == VEX_INDEX_AUTO || facts->index == VEX_INDEX_HNSW) &&
+           vex_graph_links(graph) == vex_graph_links(&asked) &&
+           graph->ef_construction == asked.ef_construction;
+}
+
+enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,
+                                    const struct vex_segment_shape *shape)
+{
+    if (shape->graph.m == 0) {
+        return VEX_FIT_BARE;
+    }
+    return is_graph_asked(facts, &shape->graph) ? VEX_FIT_ASKED : VEX_FIT_OTHER;
+}
+
+bool vex_index_is_due(const struct vex_collection_facts *facts, const struct vex_home *home)
+{
+    uint64_t rows = home->writer.rows - home->dead_rows;
+    const struct vex_index_plan plan = vex_index_plan_for(facts, rows);
+    switch (vex_index_fit_of(facts, &home->shape)) {
+    case VEX_FIT_BARE:
+        return !vex_index_plan_is_bare(&plan);
+    case VEX_FIT_ASKED:
+        return false; /* even if it has too few rows by now: it is there */
+    case VEX_FIT_OTHER:
+        return true;
+    }
+    return false;
+}
