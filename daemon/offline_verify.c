@@ -55,11 +55,11 @@ static void tell_collection(struct vex_report *report, const struct vex_live_col
         VEX_TEXT("first_fault", result->first_fault),
     };
     vex_report_item(report, fields, sizeof(fields) / sizeof(fields[0]),
-                    "%-8s collection %s: %llu rows live, %llu dead, %llu segments%s%s",
+                    "%-8s collection %s: %llu rows live, %llu dead, %llu segment%s%s%s",
                     result->faults ? "DAMAGED" : "ok", collection->facts.name,
                     (unsigned long long)result->live_rows, (unsigned long long)result->dead_rows,
-                    (unsigned long long)result->segments, result->faults ? "; " : "",
-                    result->first_fault);
+                    (unsigned long long)result->segments, result->segments == 1 ? "" : "s",
+                    result->faults ? "; " : "", result->first_fault);
 }
 
 static uint64_t verify_collections(struct vex_report *report, const struct vex_registry *registry)

@@ -1,5 +1,5 @@
 /*
- * The verbs on collections: coll create, list, show, drop.
+ * The verbs on collections: coll create, list, show, drop. Altering one is in cmd_index.c.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -196,7 +196,24 @@ const struct vex_verb vex_verb_coll_list = {
 
 /* ---- show ------------------------------------------------------------------------------------ */
 
-static void print_info_table(FILE *out, const struct vex_collection_info *info)
+/* How far the background is with the index that is asked for. */
+static void print_indexed(FILE *out, int width, const struct vex_index_status *now)
+{
+    char segments[48];
+    char scanned[48];
+    vex_table_count(segments, now->segments, "segment");
+    vex_table_count(scanned, now->rows - now->rows_indexed - now->rows_other, "row");
+    char waiting[64] = "";
+    if (now->segments_waiting) {
+        (void)snprintf(waiting, sizeof(waiting), "; %" PRIu32 " to be built or replaced",
+                       now->segments_waiting);
+    }
+    vex_table_line(out, width, "indexed", "%" PRIu32 " of %s, %s scanned%s", now->segments_indexed,
+                   segments, scanned, waiting);
+}
+
+static void print_info_table(FILE *out, const struct vex_collection_info *info,
+                             const struct vex_index_status *now)
 {
     char shm[16];
     vex_table_bytes(shm, info->shm_bytes);
@@ -213,8 +230,7 @@ static void print_info_table(FILE *out, const struct vex_collection_info *info)
         vex_table_line(out, width, "lists", "by the size of the segment");
     }
     vex_table_line(out, width, "storage", "%s", vex_storage_name(info->storage));
-    vex_table_line(out, width, "graphs", "%" PRIu32 " of %" PRIu32 " segments", info->graphs,
-                   info->segments);
+    print_indexed(out, width, now);
     vex_table_line(out, width, "vectors", "%" PRIu64, info->count);
     vex_table_line(out, width, "dead rows", "%" PRIu64, info->dead);
     vex_table_line(out, width, "segments", "%" PRIu32, info->segments);
@@ -227,12 +243,16 @@ static enum vex_exit run_show(struct vex_context *context, const struct vex_argu
     struct vex_error error = {0};
     struct vex_collection *collection = NULL;
     struct vex_collection_info info = {.size = sizeof(info)};
+    struct vex_index_status now = {.size = sizeof(now)};
     enum vex_status status =
         vex_context_open_collection(context, arguments->words[0], &collection, &error);
     if (status == VEX_OK) {
         status = vex_collection_describe(collection, &info, &error);
     }
     vex_collection_close(collection);
+    if (status == VEX_OK && !context->json) {
+        status = vex_collection_index_status(context->db, info.name, &now, &error);
+    }
     if (status != VEX_OK) {
         return vex_context_fail(&error);
     }
@@ -241,7 +261,7 @@ static enum vex_exit run_show(struct vex_context *context, const struct vex_argu
         print_info_json(&json, &info);
         fputc('\n', context->out);
     } else {
-        print_info_table(context->out, &info);
+        print_info_table(context->out, &info, &now);
     }
     return VEX_EXIT_OK;
 }
@@ -250,10 +270,14 @@ const struct vex_verb vex_verb_coll_show = {
     .name = "coll show",
     .synopsis = "NAME",
     .summary = "Describe one collection",
-    .text = "The keys of the JSON output are those of 'coll list'.\n"
-            "\n"
-            "example:\n"
-            "  vexctl coll show words\n",
+    .text =
+        "The keys of the JSON output are those of 'coll list'. Rows that are scanned are in "
+        "segments\n"
+        "without an index: the newest ones, and those too small to be worth it; 'index status'\n"
+        "tells more.\n"
+        "\n"
+        "example:\n"
+        "  vexctl coll show words\n",
     .words_min = 1,
     .words_max = 1,
     .run = run_show,
@@ -292,8 +316,7 @@ static enum vex_exit run_drop(struct vex_context *context, const struct vex_argu
     }
     vex_collection_close(collection);
     if (status == VEX_OK && !sure && !ask(name, info.count)) {
-        fputs("vexctl: nothing was dropped\n", stderr);
-        return VEX_EXIT_FAILED;
+        return vex_context_say(VEX_EXIT_FAILED, NULL, "nothing was dropped");
     }
     if (status == VEX_OK) {
         status = vex_collection_drop(context->db, name, &error);

@@ -273,21 +273,31 @@ static enum vex_exit stop_partway(const struct job *job, const struct vex_import
 {
     const struct vex_import *import = &job->import;
     uint64_t next = import->row_first + result->rows;
-    fprintf(stderr, "vexctl: import stopped: %s; %" PRIu64 " rows are durable", cause,
-            result->rows);
+    char *message = NULL;
+    size_t bytes = 0;
+    FILE *line = open_memstream(&message, &bytes);
+    if (!line) {
+        vex_context_end_without_memory();
+    }
+    fprintf(line, "import stopped: %s; %" PRIu64 " rows are durable", cause, result->rows);
     if (result->rows) {
-        fprintf(stderr, " (rows %" PRIu64 " to %" PRIu64 " of the file)", import->row_first,
+        fprintf(line, " (rows %" PRIu64 " to %" PRIu64 " of the file)", import->row_first,
                 next - 1);
     }
     if (result->unsure) {
-        fprintf(stderr, "; rows %" PRIu64 " to %" PRIu64 " may be, too", next,
+        fprintf(line, "; rows %" PRIu64 " to %" PRIu64 " may be, too", next,
                 next + result->unsure - 1);
     }
-    fprintf(stderr, "; to go on: the same command with --skip %" PRIu64, next);
+    fprintf(line, "; to go on: the same command with --skip %" PRIu64, next);
     if (job->arguments->values[LIMIT]) {
-        fprintf(stderr, " --limit %" PRIu64, import->row_end - next);
+        fprintf(line, " --limit %" PRIu64, import->row_end - next);
     }
-    fputs(result->unsure ? " --mode upsert\n" : "\n", stderr);
+    fputs(result->unsure ? " --mode upsert" : "", line);
+    if (fclose(line) != 0) {
+        vex_context_end_without_memory();
+    }
+    (void)vex_context_say(VEX_EXIT_PARTIAL, NULL, message);
+    free(message);
     return VEX_EXIT_PARTIAL;
 }
 

@@ -84,11 +84,14 @@ static enum vex_exit run_compact(struct vex_context *context, const struct vex_a
         vex_json_close(&json, '}');
         fputc('\n', context->out);
     } else {
+        char rows[48];
+        char segments[48];
+        vex_table_count(rows, info.rows_removed, "dead row");
+        vex_table_count(segments, info.segments_before, "segment");
         fprintf(context->out,
-                "removed %" PRIu64 " dead rows%s; %" PRIu64 " segments became %" PRIu64
-                ", checkpoint at lsn %" PRIu64 "\n",
-                info.rows_removed, options.erase ? " and erased them from all files" : "",
-                info.segments_before, info.segments_after, info.lsn);
+                "removed %s%s; %s became %" PRIu64 ", checkpoint at lsn %" PRIu64 "\n", rows,
+                options.erase ? " and erased what they held from all files" : "", segments,
+                info.segments_after, info.lsn);
     }
     return VEX_EXIT_OK;
 }

@@ -13,19 +13,22 @@
 #include <unistd.h>
 
 #include "libclient/vexctl/fault.h"
+#include "libclient/vexctl/json.h"
 
 /* The text behind context->out. One context per process, as main.c makes it. */
 static char *collected;
 static size_t collected_bytes;
+/* The one context, for those who fail far from it. */
+static const struct vex_context *only;
 
 void vex_context_end_without_memory(void)
 {
-    fputs("vexctl: out of memory\n", stderr);
-    exit(VEX_EXIT_FAILED);
+    exit((int)vex_context_say(VEX_EXIT_FAILED, vex_status_name(VEX_ERR_NOMEM), "out of memory"));
 }
 
 void vex_context_init(struct vex_context *context)
 {
+    only = context;
     context->out = open_memstream(&collected, &collected_bytes);
     if (!context->out) {
         vex_context_end_without_memory();
@@ -42,8 +45,9 @@ enum vex_exit vex_context_finish(struct vex_context *context, enum vex_exit code
     context->out = NULL;
     if (code == VEX_EXIT_OK &&
         (fwrite(collected, 1, collected_bytes, stdout) != collected_bytes || fflush(stdout) != 0)) {
-        fprintf(stderr, "vexctl: standard output: %s\n", strerror(errno));
-        code = VEX_EXIT_FAILED;
+        char message[128];
+        (void)snprintf(message, sizeof(message), "standard output: %s", strerror(errno));
+        code = vex_context_say(VEX_EXIT_FAILED, vex_status_name(VEX_ERR_IO), message);
     }
     free(collected);
     collected = NULL;
@@ -116,23 +120,46 @@ enum vex_status vex_context_list(struct vex_context *context,
     return VEX_OK;
 }
 
+enum vex_exit vex_context_say(enum vex_exit code, const char *status_name, const char *message)
+{
+    if (!only->json) {
+        fprintf(stderr, "vexctl: %s\n", message);
+        return code;
+    }
+    struct vex_json json = {.to = stderr};
+    vex_json_open(&json, '{');
+    vex_json_key(&json, "error");
+    if (status_name) {
+        vex_json_text(&json, status_name);
+    } else {
+        vex_json_null(&json);
+    }
+    vex_json_key(&json, "exit_code");
+    vex_json_u64(&json, code);
+    vex_json_key(&json, "message");
+    vex_json_text(&json, message);
+    vex_json_close(&json, '}');
+    fputc('\n', stderr);
+    return code;
+}
+
 enum vex_exit vex_context_fail(const struct vex_error *error)
 {
-    fprintf(stderr, "vexctl: %s\n",
-            error->message[0] ? error->message : vex_status_text(error->status));
-    return vex_exit_of(error->status);
+    return vex_context_say(vex_exit_of(error->status), vex_status_name(error->status),
+                           error->message[0] ? error->message : vex_status_text(error->status));
 }
 
 enum vex_exit vex_context_usage(const struct vex_context *context, const char *format, ...)
 {
+    char message[768];
     va_list arguments;
     va_start(arguments, format);
-    fputs("vexctl: ", stderr);
-    vfprintf(stderr, format, arguments);
+    (void)vsnprintf(message, sizeof(message) - 64, format, arguments);
     va_end(arguments);
-    fprintf(stderr, "; see 'vexctl help%s%s'\n", context->verb ? " " : "",
-            context->verb ? context->verb : "");
-    return VEX_EXIT_USAGE;
+    size_t used = strlen(message);
+    (void)snprintf(message + used, sizeof(message) - used, "; see 'vexctl help%s%s'",
+                   context->verb ? " " : "", context->verb ? context->verb : "");
+    return vex_context_say(VEX_EXIT_USAGE, vex_status_name(VEX_ERR_INVALID), message);
 }
 
 void *vex_context_realloc(void *memory, size_t count, size_t bytes)

@@ -2,8 +2,8 @@
  * What every verb is given: the global options, the place for its output, and the ways to fail.
  *
  * Output is collected in memory and reaches standard output only when the verb has succeeded, so
- * that a script never reads half a document. Failing means: one line on standard error, and the
- * exit code of the status.
+ * that a script never reads half a document. Failing means: one line on standard error, which is a
+ * JSON object if the output would have been JSON, and the exit code of the status.
  */
 #ifndef VEX_VEXCTL_CONTEXT_H
 #define VEX_VEXCTL_CONTEXT_H
@@ -47,7 +47,12 @@ enum vex_status vex_context_list(struct vex_context *context,
                                  struct vex_collection_info **out_infos, size_t *out_count,
                                  struct vex_error *error);
 
-/* Prints "vexctl: <message>"; returns the exit code of the error's status. */
+/*
+ * Says why there is no output: "vexctl: <message>" on standard error, or with -o json
+ * {"error": <name of a status, or null>, "exit_code": ..., "message": ...}. Returns `code`.
+ */
+enum vex_exit vex_context_say(enum vex_exit code, const char *status_name, const char *message);
+/* Says the error's message; returns the exit code of its status. */
 enum vex_exit vex_context_fail(const struct vex_error *error);
 /* As above for wrong usage, with a pointer to the verb's help. Returns VEX_EXIT_USAGE. */
 enum vex_exit vex_context_usage(const struct vex_context *context, const char *format, ...)

@@ -82,9 +82,11 @@ void vex_exit_print(FILE *to)
     }
     fputs(
         "\nOn any code but 0 nothing is written to standard output; the reason is one line on\n"
-        "standard error. The exceptions are the reports of fsck, backup verify, log dump and log\n"
-        "repair, which are there with code 6, too. A lost connection (VEX_ERR_UNKNOWN_OUTCOME) "
-        "leaves open whether the\n"
-        "write happened: read it back, or repeat it with an upsert.\n",
+        "standard error: 'vexctl: MESSAGE', or with -o json an object with the members \"error\",\n"
+        "which is the status or null, \"exit_code\" and \"message\". The exceptions are the "
+        "reports of\n"
+        "fsck, backup verify, log dump and log repair, which are there with code 6, too. A lost\n"
+        "connection (VEX_ERR_UNKNOWN_OUTCOME) leaves open whether the write happened: read it\n"
+        "back, or repeat it with an upsert.\n",
         to);
 }

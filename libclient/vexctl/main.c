@@ -11,6 +11,12 @@
 #include "libclient/vexctl/parse.h"
 #include "libclient/vexctl/verbs.h"
 
+static void note_output(const struct vex_options *globals, struct vex_context *context)
+{
+    const char *output = globals->values[VEX_GLOBAL_OUTPUT];
+    context->json = output && strcmp(output, "json") == 0;
+}
+
 /* From the global options to the context. */
 static enum vex_status apply_globals(const struct vex_options *globals, struct vex_context *context,
                                      struct vex_error *error)
@@ -25,7 +31,6 @@ static enum vex_status apply_globals(const struct vex_options *globals, struct v
     if (output && strcmp(output, "json") != 0 && strcmp(output, "table") != 0) {
         return vex_fault(error, VEX_ERR_INVALID, "-o: '%.40s' is neither table nor json", output);
     }
-    context->json = output && output[0] == 'j';
     enum vex_status status =
         vex_parse_seconds("--timeout", values[VEX_GLOBAL_TIMEOUT], &context->timeout_ms, error);
     if (status == VEX_OK) {
@@ -49,8 +54,11 @@ static enum vex_exit run_verb(struct vex_context *context, const struct vex_verb
     return verb->run(context, arguments);
 }
 
-static enum vex_exit fail_usage(const struct vex_context *context, const struct vex_error *error)
+/* `globals`: what was read before the mistake; it says in what form to tell it. */
+static enum vex_exit fail_usage(struct vex_context *context, const struct vex_options *globals,
+                                const struct vex_error *error)
 {
+    note_output(globals, context);
     return vex_context_usage(context, "%s%s%s", context->verb ? context->verb : "",
                              context->verb ? ": " : "", error->message);
 }
@@ -74,7 +82,7 @@ static enum vex_exit run(struct vex_context *context, char **words, size_t count
     struct vex_error error = {0};
     size_t at = 0;
     if (vex_options_parse(words, count, true, NULL, &globals, &at, &error) != VEX_OK) {
-        return fail_usage(context, &error);
+        return fail_usage(context, &globals, &error);
     }
     words += at;
     count -= at;
@@ -93,9 +101,10 @@ static enum vex_exit run(struct vex_context *context, char **words, size_t count
         words += used;
         count -= used;
         if (vex_options_parse(words, count, false, &own, &globals, &count, &error) != VEX_OK) {
-            return fail_usage(context, &error);
+            return fail_usage(context, &globals, &error);
         }
     }
+    note_output(&globals, context);
     if (globals.values[VEX_GLOBAL_HELP]) {
         if (!verb && count > 0) {
             return fail_verb(context, words, count);
@@ -104,7 +113,7 @@ static enum vex_exit run(struct vex_context *context, char **words, size_t count
         return VEX_EXIT_OK;
     }
     if (apply_globals(&globals, context, &error) != VEX_OK) {
-        return fail_usage(context, &error);
+        return fail_usage(context, &globals, &error);
     }
     if (globals.values[VEX_GLOBAL_VERSION]) {
         return vex_verb_version.run(context, NULL);

@@ -50,7 +50,7 @@ enum vex_status vex_shape_parse(const char *const *values, struct vex_collection
                            &out->ef_construction, error);
     }
     if (status == VEX_OK) {
-        status = parse_u32(VEX_SHAPE_LISTS, values[VEX_SHAPE_LISTS], 1, VEX_LISTS_MAX, &out->lists,
+        status = parse_u32(VEX_SHAPE_LISTS, values[VEX_SHAPE_LISTS], 0, VEX_LISTS_MAX, &out->lists,
                            error);
     }
     out->index = (enum vex_index_kind)index;

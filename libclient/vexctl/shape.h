@@ -15,13 +15,13 @@ enum vex_shape_option {
     VEX_SHAPE_M,
     VEX_SHAPE_EF_CONSTRUCTION,
     VEX_SHAPE_LISTS,
-    VEX_SHAPE_STORAGE,
+    VEX_SHAPE_STORAGE, /* behind those on the index, which it is not one of */
     VEX_SHAPE_COUNT
 };
 
 /* clang-format off */
-/* The rows of a table of options, from position `first` on. */
-#define VEX_SHAPE_OPTIONS(first) \
+/* The rows of a table of options, from position `first` on: those on the index, and all of them. */
+#define VEX_SHAPE_INDEX_OPTIONS(first) \
     [(first) + VEX_SHAPE_INDEX] = {"index", 0, "INDEX", \
         "auto (by size; the default), flat (always\n" \
         "exact), hnsw (a graph, approximate) or ivf\n" \
@@ -32,8 +32,10 @@ enum vex_shape_option {
         "effort of building the graph, 8 to 4096;\n" \
         "default 200"}, \
     [(first) + VEX_SHAPE_LISTS] = {"lists", 0, "N", \
-        "lists of an ivf segment, 1 to 65536;\n" \
-        "default: by its size"}, \
+        "lists of an ivf segment, 1 to 65536; 0, the\n" \
+        "default: by its size"}
+#define VEX_SHAPE_OPTIONS(first) \
+    VEX_SHAPE_INDEX_OPTIONS(first), \
     [(first) + VEX_SHAPE_STORAGE] = {"storage", 0, "STORAGE", \
         "of vectors: float32 (the default), float16\n" \
         "or int8"}

@@ -169,6 +169,11 @@ void vex_table_bytes(char out[16], uint64_t bytes)
     (void)snprintf(out, 16, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
+void vex_table_count(char out[48], uint64_t count, const char *noun)
+{
+    (void)snprintf(out, 48, "%" PRIu64 " %s%s", count, noun, count == 1 ? "" : "s");
+}
+
 void vex_table_duration(char out[32], uint64_t ms)
 {
     uint64_t seconds = ms / 1000;

@@ -37,6 +37,8 @@ void vex_table_deinit(struct vex_table *table);
 void vex_table_line(FILE *to, int width, const char *name, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* "1 segment", "2 segments"; writes at most 48 bytes. */
+void vex_table_count(char out[48], uint64_t count, const char *noun);
 /* "1.5 GiB"; writes at most 16 bytes. */
 void vex_table_bytes(char out[16], uint64_t bytes);
 /* "3 d 04:05:06"; writes at most 32 bytes. */

@@ -32,6 +32,7 @@ extern const struct vex_verb vex_verb_status;
 extern const struct vex_verb vex_verb_coll_create;
 extern const struct vex_verb vex_verb_coll_list;
 extern const struct vex_verb vex_verb_coll_show;
+extern const struct vex_verb vex_verb_coll_alter;
 extern const struct vex_verb vex_verb_coll_drop;
 extern const struct vex_verb vex_verb_put;
 extern const struct vex_verb vex_verb_get;
@@ -40,6 +41,7 @@ extern const struct vex_verb vex_verb_count;
 extern const struct vex_verb vex_verb_search;
 extern const struct vex_verb vex_verb_recall;
 extern const struct vex_verb vex_verb_import;
+extern const struct vex_verb vex_verb_index_status;
 extern const struct vex_verb vex_verb_checkpoint;
 extern const struct vex_verb vex_verb_compact_run;
 extern const struct vex_verb vex_verb_compact_status;
@@ -73,7 +75,7 @@ extern const struct vex_option vex_globals[VEX_GLOBALS_COUNT];
 const struct vex_verb *vex_verb_find(char *const *words, size_t words_count, size_t *out_used);
 /*
  * True if `word` begins verbs of two words ("coll"); out_text, which has 128 bytes, then lists the second
- * ones: "create, list, show or drop".
+ * ones: "create, list, show, alter or drop".
  */
 bool vex_verb_is_group(const char *word, char *out_text);
 /* Help on one verb; NULL = the overview. */

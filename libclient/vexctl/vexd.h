@@ -1,6 +1,7 @@
 /*
  * Work on an instance that no daemon runs on, which vexd does in place of serving: only the daemon knows the
- * files. Its output goes where vexctl's would; its exit code becomes one of vexctl's.
+ * files. Its output goes where vexctl's would; its exit code becomes one of vexctl's. What it says on
+ * standard error is passed on, with -o json as the objects that vexctl's own errors are.
  */
 #ifndef VEX_VEXCTL_VEXD_H
 #define VEX_VEXCTL_VEXD_H

@@ -90,6 +90,15 @@ def wait_until(condition, seconds, what):
         time.sleep(0.01)
 
 
+def error_of(done):
+    """Standard error of a command with -o json that failed: one line, one object."""
+    assert done.stderr.endswith(b"\n") and done.stderr.count(b"\n") == 1, done.stderr
+    error = json.loads(done.stderr)
+    assert set(error) == {"error", "exit_code", "message"}, error
+    assert error["exit_code"] == done.returncode and error["message"], error
+    return error
+
+
 class Case(unittest.TestCase):
     """A directory for files and one instance in it, shared by the cases of a class."""
 
@@ -148,6 +157,11 @@ class Case(unittest.TestCase):
             done = self.call("-o", output, *words, **more)
             message = done.stderr.decode()
             self.assertEqual((done.returncode, done.stdout), (code, b""), (words, message))
+            if output == "json":
+                error = error_of(done)
+                self.assertEqual(error["exit_code"], code, words)
+                self.assertRegex(error["error"] or "VEX_ERR_", r"\AVEX_ERR_\w*\Z", words)
+                message = "vexctl: " + error["message"] + "\n"
             self.assertRegex(message, r"\Avexctl: [^\n]+\n\Z", words)
             self.assertRegex(message, says, words)
         return message
@@ -174,8 +188,9 @@ class Case(unittest.TestCase):
 
 
 VERBS = (
-    "status", "coll create", "coll list", "coll show", "coll drop", "put", "get", "delete", "count",
-    "search", "recall", "import", "checkpoint", "compact run", "compact status", "backup create", "backup list",
+    "status", "coll create", "coll list", "coll show", "coll alter", "coll drop", "put", "get", "delete", "count",
+    "search", "recall", "import", "index status", "checkpoint", "compact run", "compact status", "backup create",
+    "backup list",
     "backup verify", "backup restore", "fsck", "log dump", "log repair", "stop", "help", "version",
 )
 
@@ -191,7 +206,7 @@ class Help(Case):
             self.assertEqual(text, self.good(*verb.split(), "--help"))
         self.assertEqual(overview, self.good("--help"))
         self.assertEqual(overview, self.good("coll", "--help"))
-        self.assertEqual(self.good("help", "coll").count("usage:"), 4)
+        self.assertEqual(self.good("help", "coll").count("usage:"), 5)
 
     def test_help_fits_a_terminal_and_starts_no_daemon(self):
         for verb in VERBS:
@@ -228,8 +243,16 @@ class Usage(Case):
     WRONG = (
         ([], "a verb is missing"),
         (["frobnicate"], "'frobnicate' is no verb"),
-        (["coll"], "create, list, show or drop"),
-        (["coll", "frobnicate"], "create, list, show or drop"),
+        (["coll"], "create, list, show, alter or drop"),
+        (["coll", "frobnicate"], "create, list, show, alter or drop"),
+        (["index"], "say status"),
+        (["index", "status", "a", "b"], "one argument too many"),
+        (["coll", "alter"], "too few"),
+        (["coll", "alter", "c"], "nothing to change"),
+        (["coll", "alter", "c", "--index", "tree"], "none of auto, flat, hnsw, ivf"),
+        (["coll", "alter", "c", "--m", "65"], "--m: '65'"),
+        (["coll", "alter", "c", "--lists", "65537"], "--lists: '65537'"),
+        (["coll", "alter", "c", "--storage", "int8"], "unknown option --storage"),
         (["--frobnicate", "status"], "unknown option --frobnicate"),
         (["status", "--frobnicate"], "status: unknown option --frobnicate"),
         (["status", "x"], "'x' is one argument too many"),
@@ -341,7 +364,25 @@ class Usage(Case):
             self.assertEqual((done.returncode, done.stdout), (USAGE, b""), (words, message))
             self.assertRegex(message, r"\Avexctl: [^\n]+\n\Z", words)
             self.assertIn(says, message)
+            done = self.call("-o", "json", *words, instance=untouched)
+            self.assertEqual((done.returncode, done.stdout), (USAGE, b""), words)
+            error = error_of(done)
+            self.assertEqual(error["message"], message[len("vexctl: "):-1])
+            self.assertRegex(error["error"], r"\AVEX_ERR_[A-Z_]+\Z", words)
         self.assertFalse(untouched.exists())
+
+    def test_errors_take_the_form_of_the_output(self):
+        nowhere = self.folder / "nowhere"
+        for words in (["status", "-o", "json"], ["status", "-ojson"], ["--output=json", "status"]):
+            self.assertEqual(error_of(self.call(*words, instance=nowhere))["error"], "VEX_ERR_NOT_FOUND")
+        for words in (["status"], ["-o", "table", "status"], ["-o", "yaml", "status"], ["-o"]):
+            self.assertRegex(self.call(*words, instance=nowhere).stderr, rb"\Avexctl: [^\n]+\n\Z")
+        done = self.call("-o", "json", "put", "c", "--vector", '["\u00e9\\n"]', instance=nowhere)
+        self.assertEqual(error_of(done)["exit_code"], USAGE)
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([VEXCTL, "-o", "json", "help"], stdout=full, stderr=subprocess.PIPE, check=False)
+        self.assertEqual(done.returncode, FAILED)
+        self.assertIn("standard output", json.loads(done.stderr)["message"])
 
     def test_options_may_stand_anywhere_and_in_every_form(self):
         self.good("coll", "create", "--metric=dot", "forms", "--dim", "2")
@@ -405,6 +446,47 @@ class Collections(Case):
             self.assertEqual(ended, code, shown)
             self.assertIn("Drop the collection 'asked' with its 0 vectors", shown)
             self.assertEqual("asked" in self.names(), left)
+
+
+class Altering(Case):
+    def status_of(self, name):
+        found, = self.json("index", "status", name)["collections"]
+        self.assertEqual(found["rows_scanned"], found["rows"] - found["rows_indexed"] - found["rows_other"])
+        return found
+
+    def test_alter_and_how_far_it_is(self):
+        self.make_instance()
+        source = random.Random(9)
+        rows = [[source.uniform(-1, 1) for _ in range(8)] for _ in range(3000)]
+        name = "altered"
+        self.good("import", name, self.file("altered.fvecs", fvecs(rows)), "--create", "--metric", "l2",
+                  "--index", "flat")
+        found = self.status_of(name)
+        self.assertEqual([found[key] for key in ("index", "segments_waiting", "rows", "rows_scanned")],
+                         ["flat", 0, 3000, 3000])
+        self.assertRegex(self.good("index", "status", name), rf"\ACOLLECTION +INDEX .*\n{name} +flat +- +1 +0 +0 +0 +3000 +3000 +-\n\Z")
+        asked = self.json("coll", "alter", name, "--index", "hnsw", "--m", 8)
+        self.assertEqual([asked[key] for key in ("name", "index", "m", "ef_construction")], [name, "hnsw", 8, 200])
+        wait_until(lambda: self.status_of(name)["segments_indexed"] == 1, 60, "the graph is there")
+        found = self.status_of(name)
+        self.assertEqual([found[key] for key in ("segments_other", "segments_waiting", "rows_scanned")], [0, 0, 0])
+        self.assertRegex(self.good("coll", "show", name),
+                         r"index +hnsw, M 8, ef_construction 200\n(.*\n)*indexed +1 of 1 segment, 0 rows scanned\n")
+        self.assertEqual(self.json("search", name, "--id", 5, "-k", 1)["queries"][0]["hits"][0]["id"], 5)
+        # What is asked for twice is there already.
+        self.assertEqual(self.good("coll", "alter", name, "--m", 8),
+                         f"altered '{name}': index hnsw, M 8, ef_construction 200; nothing to be built now\n")
+        self.assertRegex(self.good("coll", "alter", name, "--index", "flat", "--lists", 0),
+                         r"index flat, -; (1 of 1 segment to be built or replaced, see .*|nothing to be built now)\n\Z")
+        self.good("compact", "run", name)
+        self.assertEqual(self.status_of(name)["rows_scanned"], 3000)
+        self.assertEqual(self.json("coll", "show", name)["m"], 8)
+        self.assertIn(name, [item["name"] for item in self.json("index", "status")["collections"]])
+        self.bad(USAGE, "coll", "alter", name, "--index", "ivf", says="ivf is not supported yet")
+        self.bad(NOT_FOUND, "coll", "alter", "nothing", "--m", 8, says="nothing")
+        self.bad(NOT_FOUND, "index", "status", "nothing", says="nothing")
+        self.bad(NOT_FOUND, "index", "status", "x" * 80, says="xxx")
+        self.good("coll", "drop", name, "--yes")
 
 
 def on_terminal(case, words, answer="", columns=80):
@@ -1174,7 +1256,11 @@ class Upkept(Case):
         if code == OK:
             self.assertEqual((plain.stderr, done.stderr), (b"", b""), words)
         else:
-            self.assertRegex(done.stderr.decode(), r"(?m)^vexd: [^\n]+\n\Z")
+            self.assertRegex(plain.stderr.decode(), r"(?m)^vexd: [^\n]+\n\Z")
+            error = json.loads(done.stderr.splitlines()[-1])
+            self.assertEqual((error["error"], error["exit_code"]), (None, code))
+            # A path with a number made for the occasion may be in it.
+            self.assertEqual(len(done.stderr.splitlines()), len(plain.stderr.splitlines()))
         return json.loads(done.stdout)
 
     def refused(self, code, *words, says=r"\w", **more):
@@ -1183,6 +1269,10 @@ class Upkept(Case):
             done = self.call("-o", output, *words, **more)
             message = done.stderr.decode()
             self.assertEqual((done.returncode, done.stdout), (code, b""), (words, message))
+            if output == "json":
+                error = error_of(done)
+                self.assertEqual((error["error"], error["exit_code"]), (None, code), words)
+                message = "vexd: " + error["message"] + "\n"
             self.assertRegex(message, r"\Avexd: [^\n]+\n\Z", words)
             self.assertRegex(message, says, words)
 
