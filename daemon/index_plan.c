@@ -27,14 +27,18 @@ bool vex_index_plan_is_bare(const struct vex_index_plan *plan)
     return plan->graph.m == 0;
 }
 
-/* An M that makes as many links is the same M. */
+bool vex_index_same_graph(const struct vex_graph_shape *a, const struct vex_graph_shape *b)
+{
+    /* An M that makes as many links is the same M. */
+    return vex_graph_links(a) == vex_graph_links(b) && a->ef_construction == b->ef_construction;
+}
+
 static bool is_graph_asked(const struct vex_collection_facts *facts,
                            const struct vex_graph_shape *graph)
 {
     const struct vex_graph_shape asked = {facts->m, facts->ef_construction};
     return (facts->index == VEX_INDEX_AUTO || facts->index == VEX_INDEX_HNSW) &&
-           vex_graph_links(graph) == vex_graph_links(&asked) &&
-           graph->ef_construction == asked.ef_construction;
+           vex_index_same_graph(graph, &asked);
 }
 
 enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,

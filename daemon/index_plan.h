@@ -34,6 +34,8 @@ enum vex_index_fit {
 
 enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,
                                     const struct vex_segment_shape *shape);
+/* True if graphs of these shapes are the same but for their rows: as many links, chosen with the same effort. */
+bool vex_index_same_graph(const struct vex_graph_shape *a, const struct vex_graph_shape *b);
 /* True if a sealed segment is to be made anew for the sake of its index alone. Afterwards it is not. */
 bool vex_index_is_due(const struct vex_collection_facts *facts, const struct vex_home *home);
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/panic.h"
+#include "daemon/index_plan.h"
 #include "index/index.h"
 
 #define SLICE_BYTES (1u << 20)
@@ -80,14 +81,16 @@ static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
     return job->status == VEX_OK;
 }
 
-/* The source whose graph the result's can begin with; NULL if there is none, or none is wanted. */
+/* The source whose graph the result's can begin with; NULL if there is none, or none is wanted. One that was built
+ * with another effort is none: its links would stay, and pass for what is asked for now. */
 static struct vex_home *find_largest_graph(const struct vex_merge_job *job)
 {
     struct vex_home *largest = NULL;
     uint32_t nodes = 0;
     for (uint32_t i = 0; i < job->sources_count && job->shape.graph.m; i++) {
         uint32_t count = job->sources[i]->writer.segment.graph.nodes_count;
-        if (count > nodes) {
+        if (count > nodes &&
+            vex_index_same_graph(&job->sources[i]->shape.graph, &job->shape.graph)) {
             largest = job->sources[i];
             nodes = count;
         }

@@ -246,6 +246,37 @@ static void merges_extend_graphs(void **state)
     assert_true(extended > 100);
 }
 
+/* A merge of everything, with a graph of this shape. Returns how many of its nodes were inserted. */
+static uint32_t merge_all(struct bench *bench, uint32_t m, uint32_t ef)
+{
+    vex_registry_seal(bench->registry);
+    struct vex_merge_job job = begin(bench, 0, bench->collection->homes_count);
+    job.shape.graph = (struct vex_graph_shape){m, ef};
+    vex_merge_run(&job, &full_speed);
+    assert_int_equal(job.status, VEX_OK);
+    check_graph(job.merged);
+    uint32_t inserted = job.graph.inserted;
+    assert_true(vex_registry_end_merge(bench->registry, &bench->claim, &job.merged, NULL));
+    publish(bench);
+    return inserted;
+}
+
+/* Links that were chosen with another effort must not pass for what is asked for now. */
+static void another_graph_is_built_from_the_start(void **state)
+{
+    (void)state;
+    struct bench *bench = open_bench(1);
+    write_some(bench, 400);
+    uint32_t rows = merge_all(bench, 8, 40);
+    assert_int_equal(rows, bench->collection->live_rows);
+    assert_int_equal(merge_all(bench, 8, 40), 0);
+    assert_int_equal(merge_all(bench, 7, 40), 0); /* as many links */
+    assert_int_equal(merge_all(bench, 8, 41), rows);
+    assert_int_equal(merge_all(bench, 12, 41), rows);
+    assert_int_equal(merge_all(bench, 12, 41), 0);
+    close_bench(bench);
+}
+
 static void all_dead_leaves_no_segment(void **state)
 {
     (void)state;
@@ -341,6 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_change_nothing),
         cmocka_unit_test(merges_extend_graphs),
+        cmocka_unit_test(another_graph_is_built_from_the_start),
         cmocka_unit_test(all_dead_leaves_no_segment),
         cmocka_unit_test(dropped_meanwhile),
         cmocka_unit_test(told_to_give_up),
