@@ -58,22 +58,22 @@ static bool find_centre(struct vex_code_build *build)
     uint32_t dim = build->segment->dim;
     uint32_t count = vex_code_sample_count(build->writer);
     double *sums = calloc(dim, sizeof(*sums));
-    if (!sums) {
-        return false;
-    }
-    for (uint32_t i = 0; i < count; i++) {
+    float *buffer = malloc(dim * sizeof(*buffer));
+    bool all = sums && buffer;
+    for (uint32_t i = 0; i < count && all; i++) {
         uint32_t row = vex_code_sample_row(build->writer, i);
-        const float *vector = vex_segment_vector(build->segment, row);
+        const float *vector = vex_segment_row(build->segment, row, buffer);
         double scale = row_scale(build, row);
         for (uint32_t d = 0; d < dim; d++) {
             sums[d] += (double)vector[d] * scale;
         }
     }
-    for (uint32_t d = 0; d < dim; d++) {
+    for (uint32_t d = 0; d < dim && all; d++) {
         build->centre[d] = (float)(sums[d] / count);
     }
     free(sums);
-    return true;
+    free(buffer);
+    return all;
 }
 
 static float positive_or_one(double value)
@@ -95,7 +95,7 @@ static bool find_units(struct vex_code_build *build)
     double length = 0;
     for (uint32_t i = 0; i < count && all; i++) {
         uint32_t row = vex_code_sample_row(build->writer, i);
-        vex_code_space_row(&build->space, vex_segment_vector(build->segment, row),
+        vex_code_space_row(&build->space, vex_segment_row(build->segment, row, rotated),
                            build->segment->norms[row], rotated);
         struct vex_code_factors factors = vex_code_encode(kernels, rotated, padded, code);
         add += (double)factors.add;
@@ -213,7 +213,7 @@ void vex_code_build_copy(const struct vex_code_build *build, uint32_t row,
 void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotated)
 {
     uint32_t padded = build->space.rotation.padded;
-    vex_code_space_row(&build->space, vex_segment_vector(build->segment, row),
+    vex_code_space_row(&build->space, vex_segment_row(build->segment, row, rotated),
                        build->segment->norms[row], rotated);
     struct vex_code_factors factors = vex_code_encode(build->space.kernels->graph, rotated, padded,
                                                       build->codes + (size_t)row * (padded / 2));

@@ -34,7 +34,7 @@ struct vex_code_space {
 
 struct vex_code_space vex_code_space_of(const struct vex_segment *segment);
 
-/* A row, centred and rotated, into [padded]. `norm` is its length. */
+/* A row, centred and rotated, into [padded], which may be where the row is. `norm` is its length. */
 void vex_code_space_row(const struct vex_code_space *space, const float *row, float norm,
                         float *out);
 /* What turns an estimate into a key: key = key_scale * estimate + key_offset. */

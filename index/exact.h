@@ -7,8 +7,11 @@
 #define VEX_INDEX_EXACT_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include <vex/types.h>
+
+struct vex_segment;
 
 /* Euclidean length. */
 double vex_exact_norm(const float *vector, size_t dim);
@@ -18,5 +21,12 @@ double vex_exact_key(enum vex_metric metric, const float *query, double query_no
 /* The same, to the bit, for four rows. */
 void vex_exact_keys(enum vex_metric metric, const float *query, double query_norm,
                     const float *const rows[4], size_t dim, double out[4]);
+
+/* Of rows of a segment, whatever their storage: the keys, to the bit, of the rows as floats. */
+double vex_exact_row_norm(const struct vex_segment *segment, uint32_t row);
+double vex_exact_row_key(const struct vex_segment *segment, const float *query, double query_norm,
+                         uint32_t row);
+void vex_exact_row_keys(const struct vex_segment *segment, const float *query, double query_norm,
+                        const uint32_t rows[4], double out[4]);
 
 #endif

@@ -26,17 +26,12 @@
 
 #include "base/panic.h"
 #include "index/exact.h"
-#include "index/kernels.h"
+#include "index/row_block.h"
 
-/* Rows scored at once: few enough to stay near while the queries of a group take turns. */
-#define BLOCK_BYTES (32u * 1024u)
-#define BLOCK_ROWS_STEP 8u /* kernels take so many rows at a time */
-#define BLOCK_ROWS_MAX 256u
 #define GROUP_QUERIES 64u /* share one pass over the rows */
 
 struct scan {
     const struct vex_view *view;
-    const struct vex_kernels *kernels;
     double bound; /* g of the file comment */
     float floor;  /* c of the file comment */
 };
@@ -85,26 +80,20 @@ static bool cannot_win_dot(const struct filter *filter, float score, float norm)
            norm <= FLT_MAX;
 }
 
-struct block {
-    const struct vex_segment *segment;
-    uint32_t segment_index;
-    uint32_t first_row;
-    uint32_t count;
-};
-
-static void scan_block(const struct scan *scan, const struct block *block, const float *query,
-                       double query_norm, struct vex_topk *topk)
+static void scan_block(const struct scan *scan, const struct vex_row_block *block,
+                       uint32_t segment_index, const float *query, double query_norm,
+                       struct vex_topk *topk)
 {
     const struct vex_segment *segment = block->segment;
     bool is_l2 = scan->view->metric == VEX_METRIC_L2;
-    float scores[BLOCK_ROWS_MAX];
-    (is_l2 ? scan->kernels->l2_rows : scan->kernels->dot_rows)(
-        query, vex_segment_vector(segment, block->first_row), segment->stride_floats, block->count,
-        scan->view->dim, scores);
+    float scores[VEX_ROW_BLOCK_ROWS_MAX];
+    vex_row_block_score(block, query, scores);
     double threshold = vex_topk_threshold(topk);
     struct filter filter = filter_for(scan, query_norm, threshold);
-    for (uint32_t i = 0; i < block->count; i++) {
-        uint32_t row = block->first_row + i;
+    uint32_t first_row = block->first_row;
+    uint32_t count = block->count;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t row = first_row + i;
         if (is_l2 ? cannot_win_l2(&filter, scores[i])
                   : cannot_win_dot(&filter, scores[i], segment->norms[row])) {
             continue;
@@ -113,10 +102,9 @@ static void scan_block(const struct scan *scan, const struct block *block, const
             continue;
         }
         struct vex_candidate candidate = {
-            .key = vex_exact_key(scan->view->metric, query, query_norm,
-                                 vex_segment_vector(segment, row), scan->view->dim),
+            .key = vex_exact_row_key(segment, query, query_norm, row),
             .id = segment->ids[row],
-            .segment = block->segment_index,
+            .segment = segment_index,
             .row = row,
         };
         vex_topk_offer(topk, &candidate);
@@ -140,19 +128,15 @@ static void scan_group(const struct scan *scan, uint32_t segment_index, const fl
     const struct vex_segment *segment = view->segments[segment_index].segment;
     uint32_t visible = view->segments[segment_index].visible_rows;
     VEX_ASSERT(visible <= segment->capacity_rows);
-    uint32_t block_rows = BLOCK_BYTES / (segment->stride_floats * (uint32_t)sizeof(float));
-    block_rows -= block_rows % BLOCK_ROWS_STEP;
-    block_rows = block_rows < BLOCK_ROWS_STEP ? BLOCK_ROWS_STEP : block_rows;
-    block_rows = block_rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : block_rows;
-    for (uint32_t row = 0; row < visible; row += block_rows) {
-        struct block block = {
-            .segment = segment,
-            .segment_index = segment_index,
-            .first_row = row,
-            .count = visible - row < block_rows ? visible - row : block_rows,
-        };
+    _Alignas(64) float buffer[VEX_ROW_BLOCK_FLOATS];
+    struct vex_row_block block;
+    vex_row_block_init(&block, segment, view->metric == VEX_METRIC_L2, buffer);
+    for (uint32_t row = 0; row < visible; row += block.rows_max) {
+        uint32_t left = visible - row;
+        vex_row_block_move(&block, row, left < block.rows_max ? left : block.rows_max);
         for (size_t i = 0; i < count; i++) {
-            scan_block(scan, &block, queries + i * view->dim, query_norms[i], &topks[i]);
+            scan_block(scan, &block, segment_index, queries + i * view->dim, query_norms[i],
+                       &topks[i]);
         }
     }
 }
@@ -164,7 +148,6 @@ void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *q
     double n = view->dim;
     struct scan scan = {
         .view = view,
-        .kernels = vex_kernels_get(),
         .bound = (n + 8) * u / (1 - (n + 8) * u),
         .floor = (float)n * FLT_MIN,
     };

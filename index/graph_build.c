@@ -147,7 +147,7 @@ static bool find_spread(struct vex_graph_build *build)
     double rests = 0;
     for (uint32_t i = 0; i < count && all; i++) {
         uint32_t row = vex_code_sample_row(build->writer, i);
-        vex_code_space_row(&build->codes.space, vex_segment_vector(build->segment, row),
+        vex_code_space_row(&build->codes.space, vex_segment_row(build->segment, row, rotated),
                            build->segment->norms[row], rotated);
         lengths[i] = sqrtf(build->kernels->square_sum(rotated, padded));
         rests += (double)rest_of(build, row);
@@ -313,7 +313,8 @@ static void encode(struct vex_graph_worker *worker, uint32_t node)
     uint32_t row = build->row_of[node];
     uint32_t padded = build->codes.space.rotation.padded;
     if (vex_build_adopt_code(build, row)) {
-        vex_code_space_row(&build->codes.space, vex_segment_vector(build->segment, row),
+        vex_code_space_row(&build->codes.space,
+                           vex_segment_row(build->segment, row, worker->rotated),
                            build->segment->norms[row], worker->rotated);
     } else {
         vex_code_build_row(&build->codes, row, worker->rotated);

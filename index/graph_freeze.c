@@ -179,18 +179,25 @@ void vex_build_repair(struct vex_graph_worker *worker)
 
 /* ---- calibration ----------------------------------------------------------------------------- */
 
+struct calibration_room {
+    float *query;   /* [padded], if its row is not floats */
+    int8_t *values; /* [padded] */
+};
+
 /* Takes a row for a query and compares the estimates of its links with the truth: the sum of squared
  * errors, as shares of the lengths. */
 static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
-                             const struct vex_codes *codes, int8_t *values, double *terms)
+                             const struct vex_codes *codes, struct calibration_room *room,
+                             double *terms)
 {
     const struct vex_graph_build *build = worker->build;
     const struct vex_segment *segment = build->segment;
     const struct vex_build_layer *layer = &build->layers[0];
-    const float *query = vex_segment_vector(segment, build->row_of[node]);
+    const float *query = vex_segment_row(segment, build->row_of[node], room->query);
     double norm = vex_exact_norm(query, segment->dim);
     struct vex_code_target target;
-    vex_code_space_query(&build->codes.space, codes, query, norm, worker->rotated, values, &target);
+    vex_code_space_query(&build->codes.space, codes, query, norm, worker->rotated, room->values,
+                         &target);
     struct vex_score_batch *batch = worker->batch;
     batch->count = layer->degrees[node];
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -202,8 +209,7 @@ static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
     double unit = (double)target.length * (double)build->codes.head.mean_length;
     double sum = 0;
     for (uint32_t i = 0; i < batch->count && unit > 0 && target.key_scale > 0; i++) {
-        double key = vex_exact_key(segment->metric, query, norm,
-                                   vex_segment_vector(segment, batch->nodes[i]), segment->dim);
+        double key = vex_exact_row_key(segment, query, norm, batch->nodes[i]);
         double truth = (key - target.key_offset) / target.key_scale;
         double error = ((double)batch->distances[i] - truth) / unit;
         sum += error * error;
@@ -220,17 +226,20 @@ void vex_build_calibrate(struct vex_graph_worker *worker)
         .add_unit = build->codes.head.add_unit,
         .rescale_unit = build->codes.head.rescale_unit,
     };
-    int8_t *values = aligned_alloc(64, padded);
+    struct calibration_room room = {aligned_alloc(64, padded * sizeof(float)),
+                                    aligned_alloc(64, padded)};
+    bool has_room = room.query && room.values;
     double sum = 0;
     double terms = 0;
-    for (uint32_t node = 0; values && node < build->nodes_count && node < CALIBRATION_NODES;
+    for (uint32_t node = 0; has_room && node < build->nodes_count && node < CALIBRATION_NODES;
          node++) {
-        sum += squared_errors(worker, node, &codes, values, &terms);
+        sum += squared_errors(worker, node, &codes, &room, &terms);
     }
-    free(values);
+    free(room.query);
+    free(room.values);
     double rms = terms > 0 ? sqrt(sum / terms) : 0;
     /* Without a measurement: what four bits give at worst, at the fewest dimensions. */
-    build->head.error_rms = values && isfinite(rms) ? (float)rms : 0.1f;
+    build->head.error_rms = has_room && isfinite(rms) ? (float)rms : 0.1f;
 }
 
 /* ---- sections -------------------------------------------------------------------------------- */

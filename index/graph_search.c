@@ -321,16 +321,14 @@ static bool counts(const struct vex_graph_query *query, uint32_t row)
 
 static void fetch_row(const struct vex_graph_query *query, uint32_t row)
 {
-    fetch((const void *)vex_segment_vector(query->segment, row),
-          query->segment->stride_floats * sizeof(float));
+    fetch(vex_segment_stored(query->segment, row), query->segment->row_bytes);
 }
 
 struct ranking {
     const struct vex_graph_query *query;
     struct vex_topk *topk;
     double query_norm;
-    const float *rows[RANK_GROUP];
-    uint32_t numbers[RANK_GROUP];
+    uint32_t rows[RANK_GROUP];
     uint32_t count;
     uint64_t ranked;
 };
@@ -342,14 +340,13 @@ static void rank_group(struct ranking *ranking)
     for (uint32_t i = ranking->count; i < RANK_GROUP; i++) {
         ranking->rows[i] = ranking->rows[0];
     }
-    vex_exact_keys(segment->metric, ranking->query->query, ranking->query_norm, ranking->rows,
-                   segment->dim, keys);
+    vex_exact_row_keys(segment, ranking->query->query, ranking->query_norm, ranking->rows, keys);
     for (uint32_t i = 0; i < ranking->count; i++) {
         struct vex_candidate candidate = {
             .key = keys[i],
-            .id = segment->ids[ranking->numbers[i]],
+            .id = segment->ids[ranking->rows[i]],
             .segment = ranking->query->segment_index,
-            .row = ranking->numbers[i],
+            .row = ranking->rows[i],
         };
         vex_topk_offer(ranking->topk, &candidate);
     }
@@ -388,8 +385,7 @@ static uint32_t rank(struct ranking *ranking, const struct vex_beam *beam,
         if (is_late) {
             continue;
         }
-        ranking->rows[ranking->count] = vex_segment_vector(segment, row);
-        ranking->numbers[ranking->count++] = row;
+        ranking->rows[ranking->count++] = row;
         if (ranking->count == RANK_GROUP) {
             rank_group(ranking);
         }

@@ -24,6 +24,7 @@
 #include <stddef.h>
 
 #include "index/graph_kernels.h"
+#include "index/store_kernels.h"
 
 typedef void (*vex_rows_kernel)(const float *query, const float *rows, size_t stride, size_t count,
                                 size_t dim, float *out);
@@ -39,6 +40,8 @@ struct vex_kernels {
     void (*dot_f64_four)(const float *query, const float *const rows[4], size_t dim,
                          double out_dots[4], double *out_squares);
     const struct vex_graph_kernels *graph;
+    const struct vex_store_kernels *half; /* rows of halves, of bytes: store.h */
+    const struct vex_store_kernels *int8;
 };
 
 /* The best table this processor can run, lowered by VEX_ISA. Never NULL; the same at every call. */

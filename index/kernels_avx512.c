@@ -155,6 +155,8 @@ const struct vex_kernels vex_kernels_avx512 = {
     .l2_f64_four = vex_l2_f64_four_avx2,
     .dot_f64_four = vex_dot_f64_four_avx2,
     .graph = &vex_graph_kernels_avx2,
+    .half = &vex_half_kernels_avx512,
+    .int8 = &vex_int8_kernels_avx512,
 };
 
 const struct vex_kernels vex_kernels_avx512vnni = {
@@ -165,4 +167,6 @@ const struct vex_kernels vex_kernels_avx512vnni = {
     .l2_f64_four = vex_l2_f64_four_avx2,
     .dot_f64_four = vex_dot_f64_four_avx2,
     .graph = &vex_graph_kernels_avx512,
+    .half = &vex_half_kernels_avx512,
+    .int8 = &vex_int8_kernels_avx512,
 };

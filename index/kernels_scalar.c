@@ -110,4 +110,6 @@ const struct vex_kernels vex_kernels_scalar = {
     .l2_f64_four = l2_f64_four_scalar,
     .dot_f64_four = dot_f64_four_scalar,
     .graph = &vex_graph_kernels_scalar,
+    .half = &vex_half_kernels_scalar,
+    .int8 = &vex_int8_kernels_scalar,
 };

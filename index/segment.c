@@ -6,7 +6,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/panic.h"
-#include "index/kernels.h"
+#include "index/exact.h"
 
 #define LINE_BYTES 64u
 #define PAYLOAD_BYTES_BITS 20u /* of a payload reference: 1 + length */
@@ -37,6 +37,17 @@ static void add_section(struct vex_segment_header *header, enum vex_section_kind
     section->offset = header->image_bytes;
     section->bytes = count * element_bytes;
     header->image_bytes = vex_round_up(header->image_bytes + section->bytes, LINE_BYTES);
+}
+
+static void add_vector_sections(struct vex_segment_header *header,
+                                const struct vex_segment_shape *shape)
+{
+    uint64_t rows = shape->capacity_rows;
+    add_section(header, VEX_SECTION_VECTORS, vex_store_element_bytes(shape->storage),
+                rows * header->stride_floats);
+    if (shape->storage == VEX_STORAGE_INT8) {
+        add_section(header, VEX_SECTION_SCALES, sizeof(float), rows);
+    }
 }
 
 static struct vex_part_size part_size(enum vex_index_part part,
@@ -70,7 +81,7 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     if (shape->dim < 1 || shape->dim > VEX_DIM_MAX || shape->capacity_rows < 1 ||
         shape->capacity_rows > VEX_SEGMENT_ROWS_MAX ||
         shape->payload_capacity_bytes > (uint64_t)1 << 43 ||
-        !vex_graph_shape_is_sound(&shape->graph)) {
+        !vex_storage_is_known(shape->storage) || !vex_graph_shape_is_sound(&shape->graph)) {
         return false;
     }
     uint64_t rows = shape->capacity_rows;
@@ -81,12 +92,13 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     header->collection_id = shape->collection_id;
     header->metric = shape->metric;
     header->dim = shape->dim;
-    header->stride_floats = (uint32_t)vex_round_up(shape->dim, LINE_BYTES / sizeof(float));
+    header->stride_floats = vex_store_stride(shape->storage, shape->dim);
+    header->storage = shape->storage;
     header->capacity_rows = shape->capacity_rows;
     header->hash_slots = hash_slots_for(shape->capacity_rows);
     header->payload_capacity_bytes = shape->payload_capacity_bytes;
     header->image_bytes = VEX_SEGMENT_HEADER_BYTES;
-    add_section(header, VEX_SECTION_VECTORS, sizeof(float), rows * header->stride_floats);
+    add_vector_sections(header, shape);
     add_section(header, VEX_SECTION_IDS, sizeof(uint64_t), rows);
     add_section(header, VEX_SECTION_NORMS, sizeof(float), rows);
     add_section(header, VEX_SECTION_PREVIOUS, sizeof(uint32_t), rows);
@@ -111,7 +123,8 @@ static uint64_t used_bytes(const struct vex_section *section, uint32_t capacity_
         return payload_bytes;
     }
     /* The hash, and parts of an index that are measured in bytes, are used from the start. */
-    bool is_whole = section->kind == VEX_SECTION_HASH || section->element_bytes == 1;
+    bool is_whole = section->kind == VEX_SECTION_HASH ||
+                    (section->kind >= VEX_SECTION_INDEX && section->element_bytes == 1);
     return is_whole ? section->bytes : section->bytes / capacity_rows * rows;
 }
 
@@ -208,14 +221,26 @@ static uint32_t slot_of(const struct vex_segment_writer *writer, uint64_t id)
     }
 }
 
-static uint32_t append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
-                       float norm, const void *payload, size_t payload_bytes)
+/* Where the next row's vector goes. */
+static void *next_vector(struct vex_segment_writer *writer)
+{
+    return writable(writer, vex_segment_stored(&writer->segment, writer->rows));
+}
+
+static void set_scale(struct vex_segment_writer *writer, float scale)
+{
+    if (writer->segment.scales) {
+        float *scales = writable(writer, writer->segment.scales);
+        scales[writer->rows] = scale;
+    }
+}
+
+/* Appends the row whose vector is in its place already. */
+static uint32_t append(struct vex_segment_writer *writer, uint64_t id, float norm,
+                       const void *payload, size_t payload_bytes)
 {
     const struct vex_segment *segment = &writer->segment;
-    VEX_ASSERT(vex_segment_has_room(writer, 1, payload ? payload_bytes : 0));
     uint32_t row = writer->rows;
-    float *vectors = writable(writer, segment->vectors);
-    memcpy(vectors + (size_t)row * segment->stride_floats, vector, segment->dim * sizeof(float));
     uint64_t *ids = writable(writer, segment->ids);
     ids[row] = id;
     float *norms = writable(writer, segment->norms);
@@ -241,20 +266,24 @@ static uint32_t append(struct vex_segment_writer *writer, uint64_t id, const flo
 uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
                             const void *payload, size_t payload_bytes)
 {
-    float norm = (float)sqrt(vex_dot_f64(vector, vector, writer->segment.dim));
-    return append(writer, id, vector, norm, payload, payload_bytes);
+    const struct vex_segment *segment = &writer->segment;
+    VEX_ASSERT(vex_segment_has_room(writer, 1, payload ? payload_bytes : 0));
+    set_scale(writer, vex_store_round(segment->storage, vector, segment->dim, next_vector(writer)));
+    float norm = (float)vex_exact_row_norm(segment, writer->rows);
+    return append(writer, id, norm, payload, payload_bytes);
 }
 
 uint32_t vex_segment_append_row(struct vex_segment_writer *writer, const struct vex_segment *from,
                                 uint32_t row)
 {
-    VEX_ASSERT(from->dim == writer->segment.dim);
+    VEX_ASSERT(from->dim == writer->segment.dim && from->storage == writer->segment.storage);
     const void *payload = NULL;
     size_t payload_bytes = 0;
     bool sound = vex_segment_payload(from, row, &payload, &payload_bytes);
-    VEX_ASSERT(sound);
-    return append(writer, from->ids[row], vex_segment_vector(from, row), from->norms[row], payload,
-                  payload_bytes);
+    VEX_ASSERT(sound && vex_segment_has_room(writer, 1, payload_bytes));
+    memcpy(next_vector(writer), vex_segment_stored(from, row), from->row_bytes);
+    set_scale(writer, vex_segment_scale(from, row));
+    return append(writer, from->ids[row], from->norms[row], payload, payload_bytes);
 }
 
 void vex_segment_kill(struct vex_segment_writer *writer, uint32_t row, uint64_t lsn)
@@ -341,8 +370,11 @@ static const char *header_fault(const struct vex_segment_header *header, uint64_
     if (header->metric < VEX_METRIC_L2 || header->metric > VEX_METRIC_DOT) {
         return "unknown metric";
     }
+    if (!vex_storage_is_known(header->storage)) {
+        return "unknown storage";
+    }
     if (header->dim < 1 || header->dim > VEX_DIM_MAX ||
-        header->stride_floats != vex_round_up(header->dim, LINE_BYTES / sizeof(float))) {
+        header->stride_floats != vex_store_stride(header->storage, header->dim)) {
         return "dimension or stride out of bounds";
     }
     if (header->capacity_rows < 1 || header->capacity_rows > VEX_SEGMENT_ROWS_MAX ||
@@ -388,18 +420,24 @@ enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, 
     }
     const uint8_t *base = memory;
     uint64_t rows = header.capacity_rows;
+    uint32_t element_bytes = vex_store_element_bytes(header.storage);
+    bool is_scaled = header.storage == VEX_STORAGE_INT8;
     struct vex_segment segment = {
         .segment_id = header.segment_id,
         .collection_id = header.collection_id,
         .metric = (enum vex_metric)header.metric,
+        .storage = (enum vex_storage)header.storage,
         .dim = header.dim,
         .stride_floats = header.stride_floats,
+        .row_bytes = header.stride_floats * element_bytes,
         .capacity_rows = header.capacity_rows,
         .hash_slots = header.hash_slots,
         .payload_capacity_bytes = header.payload_capacity_bytes,
         .memory_bytes = header.memory_bytes,
-        .vectors = section_start(&header, base, VEX_SECTION_VECTORS, sizeof(float),
+        .vectors = section_start(&header, base, VEX_SECTION_VECTORS, element_bytes,
                                  rows * header.stride_floats),
+        .scales = is_scaled ? section_start(&header, base, VEX_SECTION_SCALES, sizeof(float), rows)
+                            : NULL,
         .ids = section_start(&header, base, VEX_SECTION_IDS, sizeof(uint64_t), rows),
         .norms = section_start(&header, base, VEX_SECTION_NORMS, sizeof(float), rows),
         .previous = section_start(&header, base, VEX_SECTION_PREVIOUS, sizeof(uint32_t), rows),
@@ -411,7 +449,8 @@ enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, 
         .deaths = (const _Atomic uint64_t *)(const void *)(base + header.deaths_offset),
     };
     if (!segment.vectors || !segment.ids || !segment.norms || !segment.previous ||
-        !segment.payload_refs || !segment.payloads || !segment.hash) {
+        !segment.payload_refs || !segment.payloads || !segment.hash ||
+        (is_scaled && !segment.scales)) {
         return vex_error_set(error, VEX_ERR_CORRUPT,
                              "segment %llu: a section is missing or out of bounds",
                              (unsigned long long)header.segment_id);

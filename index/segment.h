@@ -32,7 +32,9 @@
 #include <vex/status.h>
 #include <vex/types.h>
 
+#include "base/panic.h"
 #include "index/graph.h"
+#include "index/store.h"
 
 #define VEX_SEGMENT_MAGIC 0x53584556u /* "VEXS" */
 #define VEX_SEGMENT_VERSION 2u
@@ -42,14 +44,15 @@
 
 /* Kinds of section. Numbers are on disk: append only. */
 enum vex_section_kind {
-    VEX_SECTION_VECTORS = 1,  /* float32[capacity][stride], zero-padded rows */
+    VEX_SECTION_VECTORS = 1,  /* [capacity][stride] of the storage's elements, zero-padded rows */
     VEX_SECTION_IDS = 2,      /* u64[capacity] */
     VEX_SECTION_NORMS = 3,    /* float32[capacity]: Euclidean length of the row */
     VEX_SECTION_PREVIOUS = 4, /* u32[capacity]: 1 + the row that held this id before, 0 = none */
     VEX_SECTION_PAYLOAD_REFS = 5, /* u64[capacity]: offset << 20 | 1 + bytes; 0 = no payload */
     VEX_SECTION_PAYLOADS = 6,     /* bytes */
     VEX_SECTION_HASH = 7,         /* u32[slots]: 1 + newest row of the id, 0 = free */
-    VEX_SECTION_INDEX = 8,        /* + enum vex_index_part: only with codes, a graph, lists */
+    VEX_SECTION_SCALES = 8,       /* float32[capacity]: of the rows of int8, else none */
+    VEX_SECTION_INDEX = 16,       /* + enum vex_index_part: only with codes, a graph, lists */
 };
 
 struct vex_section {
@@ -67,7 +70,7 @@ struct vex_segment_header {
     uint32_t collection_id;
     uint32_t metric;
     uint32_t dim;
-    uint32_t stride_floats; /* dim rounded up to a 64-byte line */
+    uint32_t stride_floats; /* coordinates of a row, padding to a 64-byte line included */
     uint32_t capacity_rows;
     uint32_t hash_slots; /* power of two, at least twice the capacity */
     uint64_t payload_capacity_bytes;
@@ -75,7 +78,7 @@ struct vex_segment_header {
     uint64_t deaths_offset; /* u64[capacity], in memory only, on the page behind the image */
     uint64_t memory_bytes;  /* image and deaths */
     uint32_t sections_count;
-    uint32_t reserved;
+    uint32_t storage; /* enum vex_storage */
     struct vex_section sections[VEX_SEGMENT_SECTIONS_MAX];
 };
 
@@ -84,13 +87,16 @@ struct vex_segment {
     uint64_t segment_id;
     uint32_t collection_id;
     enum vex_metric metric;
+    enum vex_storage storage;
     uint32_t dim;
     uint32_t stride_floats;
+    uint32_t row_bytes; /* from one row to the next */
     uint32_t capacity_rows;
     uint32_t hash_slots;
     uint64_t payload_capacity_bytes;
     uint64_t memory_bytes;
-    const float *vectors;
+    const void *vectors; /* rows as they are stored, see store.h */
+    const float *scales; /* of rows of int8; NULL = rows have none */
     const uint64_t *ids;
     const float *norms;
     const uint32_t *previous;
@@ -106,6 +112,7 @@ struct vex_segment_shape {
     uint64_t segment_id;
     uint32_t collection_id;
     enum vex_metric metric;
+    enum vex_storage storage;
     uint32_t dim;
     uint32_t capacity_rows;
     uint64_t payload_capacity_bytes;
@@ -131,7 +138,8 @@ bool vex_segment_has_room(const struct vex_segment_writer *writer, uint64_t rows
                           uint64_t payload_bytes);
 /*
  * Appends one row and makes it the newest of its id. The caller has checked that there is room,
- * that the vector is finite and of the right dim. payload == NULL: none. Returns the row.
+ * that the vector is finite, of the right dim, and can be stored (vex_store_overflow); it is rounded
+ * to the segment's storage. payload == NULL: none. Returns the row.
  */
 uint32_t vex_segment_append(struct vex_segment_writer *writer, uint64_t id, const float *vector,
                             const void *payload, size_t payload_bytes);
@@ -182,9 +190,34 @@ enum vex_status vex_segment_restore(struct vex_segment_writer *writer,
 enum vex_status vex_segment_attach(struct vex_segment *out, const void *memory, uint64_t bytes,
                                    struct vex_error *error);
 
+/* A row as it is stored, and what its coordinates are to be multiplied with. */
+static inline const void *vex_segment_stored(const struct vex_segment *segment, uint32_t row)
+{
+    return (const uint8_t *)segment->vectors + (size_t)row * segment->row_bytes;
+}
+
+static inline float vex_segment_scale(const struct vex_segment *segment, uint32_t row)
+{
+    return segment->scales ? segment->scales[row] : 1;
+}
+
+/* Of a segment that stores floats. */
 static inline const float *vex_segment_vector(const struct vex_segment *segment, uint32_t row)
 {
-    return segment->vectors + (size_t)row * segment->stride_floats;
+    VEX_ASSERT(segment->storage == VEX_STORAGE_FLOAT32);
+    return vex_segment_stored(segment, row);
+}
+
+/* A row as floats, whatever the storage: in place, or decoded into `buffer` of dim floats. */
+static inline const float *vex_segment_row(const struct vex_segment *segment, uint32_t row,
+                                           float *buffer)
+{
+    if (segment->storage == VEX_STORAGE_FLOAT32) {
+        return vex_segment_stored(segment, row);
+    }
+    vex_store_decode(segment->storage, vex_segment_stored(segment, row),
+                     vex_segment_scale(segment, row), 0, segment->dim, buffer);
+    return buffer;
 }
 
 /* relaxed: a view's LSN was acquired after the deaths it covers were stored; later ones are above

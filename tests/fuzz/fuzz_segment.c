@@ -7,7 +7,7 @@
  *   byte 1    capacity - 1, of 64
  *   byte 2    payload bytes per row, of 16
  *   byte 3    low 2 bits: metric; bit 2: the header is changed again after it was attached;
- *             bit 3: the rest is an image itself, from its first byte
+ *             bit 3: the rest is an image itself, from its first byte; bits 4 and 5: storage
  *   byte 4    rows
  *   then      changes: u16 where (above 0x8000: in the body), u8 length, bytes
  */
@@ -56,6 +56,7 @@ static void make_image(struct image *image, struct input *input, unsigned *out_f
     shape.payload_capacity_bytes = (uint64_t)shape.capacity_rows * payload_bytes;
     *out_flags = take_byte(input);
     shape.metric = (enum vex_metric)(1 + *out_flags % 4 % 3);
+    shape.storage = (enum vex_storage)(*out_flags / 16 % 4 % 3);
     uint32_t rows = take_byte(input) % (shape.capacity_rows + 1);
     image->bytes = vex_segment_memory_bytes(&shape);
     VEX_ASSERT(image->bytes > 0);
@@ -171,7 +172,9 @@ static void read_everything(const struct image *image, const struct vex_segment 
 {
     uint64_t rows = segment->capacity_rows;
     VEX_ASSERT(rows >= 1 && segment->dim >= 1 && segment->dim <= segment->stride_floats);
-    touch(image, segment->vectors, rows * segment->stride_floats * sizeof(float));
+    touch(image, segment->vectors, rows * segment->row_bytes);
+    VEX_ASSERT((segment->scales != NULL) == (segment->storage == VEX_STORAGE_INT8));
+    touch(image, segment->scales ? segment->scales : segment->norms, rows * 4);
     touch(image, segment->ids, rows * 8);
     touch(image, segment->norms, rows * 4);
     touch(image, segment->previous, rows * 4);
