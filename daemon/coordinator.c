@@ -103,16 +103,6 @@ static bool seen_add(struct id_map *map, uint64_t id)
     return added;
 }
 
-static bool is_zero(const float *vector, uint32_t dim)
-{
-    for (uint32_t i = 0; i < dim; i++) {
-        if (vector[i] != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* "item 3 (id 77)", or "item 3" if the ids are made here. */
 static const char *item_text(const struct vex_write *write, uint32_t item, char text[64])
 {
@@ -123,6 +113,34 @@ static const char *item_text(const struct vex_write *write, uint32_t item, char 
         (void)snprintf(text, 64, "item %u", item);
     }
     return text;
+}
+
+/* What only some collections refuse: what their storage cannot hold, and under cosine what it makes a
+ * zero vector of. */
+static enum vex_status check_storage(const struct vex_collection_facts *facts,
+                                     const struct vex_write *write, uint32_t item,
+                                     struct vex_error *error)
+{
+    char text[64];
+    const float *vector = write->vectors + (size_t)item * facts->dim;
+    uint32_t beyond = vex_store_overflow(facts->storage, vector, facts->dim);
+    if (beyond < facts->dim) {
+        return vex_error_set(error, VEX_ERR_LIMIT,
+                             "%s: coordinate %u is %g; collection %s is stored as float16, whose "
+                             "numbers end at 65504: scale the vectors, or use float32 or int8",
+                             item_text(write, item, text), beyond, (double)vector[beyond],
+                             facts->name);
+    }
+    if (facts->metric != VEX_METRIC_COSINE ||
+        !vex_store_is_zero(facts->storage, vector, facts->dim)) {
+        return VEX_OK;
+    }
+    bool was_zero = vex_store_is_zero(VEX_STORAGE_FLOAT32, vector, facts->dim);
+    return vex_error_set(error, VEX_ERR_ZERO_VECTOR,
+                         "%s: a%s zero vector has no direction, collection %s measures by cosine",
+                         item_text(write, item, text),
+                         was_zero ? "" : " vector that rounding to the storage makes a",
+                         facts->name);
 }
 
 static enum vex_status check_values(const struct vex_live_collection *collection,
@@ -137,11 +155,9 @@ static enum vex_status check_values(const struct vex_live_collection *collection
             return vex_error_set(error, VEX_ERR_NOT_FINITE, "%s: the vector holds NaN or infinity",
                                  item_text(write, i, text));
         }
-        if (collection->facts.metric == VEX_METRIC_COSINE && is_zero(vector, dim)) {
-            return vex_error_set(error, VEX_ERR_ZERO_VECTOR,
-                                 "%s: a zero vector has no direction, collection %s measures by "
-                                 "cosine",
-                                 item_text(write, i, text), collection->facts.name);
+        enum vex_status status = check_storage(&collection->facts, write, i, error);
+        if (status != VEX_OK) {
+            return status;
         }
     }
     return VEX_OK;
@@ -398,9 +414,6 @@ static const char *unsupported(const struct vex_collection_facts *facts)
 {
     if (facts->index == VEX_INDEX_IVF) {
         return "index ivf is not supported yet; auto, flat and hnsw are";
-    }
-    if (facts->storage != VEX_STORAGE_FLOAT32) {
-        return "of the kinds of storage only float32 is supported yet";
     }
     return NULL;
 }

@@ -36,7 +36,7 @@ static bool copy_live(struct vex_segment_writer *to, const struct vex_home *from
                       const struct vex_pace *pace)
 {
     const struct vex_segment *segment = &from->writer.segment;
-    uint64_t row_bytes = (uint64_t)segment->stride_floats * sizeof(float);
+    uint64_t row_bytes = segment->row_bytes;
     uint64_t slice = 0;
     for (uint32_t row = 0; row < from->writer.rows; row++) {
         if (!vex_segment_alive(segment, row, lsn)) {
@@ -162,6 +162,7 @@ void vex_merge_job_init(struct vex_merge_job *job, const uint8_t *key, uint64_t 
                 .segment_id = segment_id,
                 .collection_id = collection->facts.id,
                 .metric = collection->facts.metric,
+                .storage = collection->facts.storage,
                 .dim = collection->facts.dim,
             },
         .sources_count = count,

@@ -151,6 +151,11 @@ void vex_registry_totals(const struct vex_registry *registry, uint64_t *out_live
     }
 }
 
+static uint64_t vector_bytes(const struct vex_collection_facts *facts)
+{
+    return (uint64_t)facts->dim * vex_store_element_bytes(facts->storage);
+}
+
 uint64_t vex_registry_live_bytes(const struct vex_registry *registry)
 {
     uint64_t bytes = 0;
@@ -159,7 +164,7 @@ uint64_t vex_registry_live_bytes(const struct vex_registry *registry)
         for (uint32_t i = 0; collection && i < collection->homes_count; i++) {
             const struct vex_home *home = collection->homes[i];
             uint64_t live = home->writer.rows - home->dead_rows;
-            bytes += live * (collection->facts.dim * sizeof(float) + sizeof(uint64_t));
+            bytes += live * (vector_bytes(&collection->facts) + sizeof(uint64_t));
             /* Payloads of dead rows are taken to be as long as the others. */
             bytes += live ? home->writer.payload_bytes / home->writer.rows * live : 0;
         }
@@ -312,7 +317,7 @@ static uint64_t grown_bytes(uint64_t held_bytes, uint32_t homes_count)
  * of the data, while the unused end of the last one stays small. */
 static uint32_t next_capacity(const struct vex_live_collection *collection, uint32_t rows_needed)
 {
-    uint64_t row_bytes = (uint64_t)collection->facts.dim * sizeof(float) + ROW_OVERHEAD_BYTES;
+    uint64_t row_bytes = vector_bytes(&collection->facts) + ROW_OVERHEAD_BYTES;
     uint64_t rows = 0;
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         rows += collection->homes[i]->writer.rows;
@@ -358,6 +363,7 @@ static enum vex_status add_home(struct vex_registry *registry,
     struct vex_segment_shape shape = {
         .collection_id = collection->facts.id,
         .metric = collection->facts.metric,
+        .storage = collection->facts.storage,
         .dim = collection->facts.dim,
         .capacity_rows = capacity,
         .payload_capacity_bytes = payload_capacity(collection, capacity, rows, payload_bytes),

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "index/exact.h"
 #include "index/index.h"
 #include "index/segment.h"
 
@@ -24,16 +25,11 @@ VEX_PRINTF(2, 3) static void note(struct vex_verify_result *out, const char *for
 static void check_vector(const struct vex_segment *segment, uint32_t home, uint32_t row,
                          struct vex_verify_result *out)
 {
-    const float *vector = vex_segment_vector(segment, row);
-    double sum = 0;
-    for (uint32_t i = 0; i < segment->dim; i++) {
-        sum += (double)vector[i] * (double)vector[i];
-    }
-    double norm = sqrt(sum);
+    double norm = vex_exact_row_norm(segment, row);
     double kept = (double)segment->norms[row];
     /* Of vectors whose norm is no float, the two are infinite alike. */
     bool close = isinf((float)norm) ? isinf(kept) : fabs(norm - kept) <= NORM_TOLERANCE * norm;
-    if (!isfinite(sum)) {
+    if (!isfinite(norm)) {
         note(out, "segment %u, row %u (id %llu): the vector is not finite", home, row,
              (unsigned long long)segment->ids[row]);
     } else if (!close && norm > 0x1p-100) {
@@ -89,7 +85,8 @@ static void check_home(const struct vex_live_collection *collection, uint32_t nu
     uint32_t dead = 0;
     if (home->writer.rows > segment->capacity_rows ||
         home->writer.payload_bytes > segment->payload_capacity_bytes ||
-        segment->dim != collection->facts.dim || segment->collection_id != collection->facts.id) {
+        segment->dim != collection->facts.dim || segment->storage != collection->facts.storage ||
+        segment->collection_id != collection->facts.id) {
         note(out, "segment %u: its shape is not the collection's", number);
         return;
     }

@@ -74,11 +74,18 @@ struct reading {
     bool over;    /* vex_attachment_is_over, as of the pin */
 };
 
+/* A vector that a snapshot has handed out and that the segment does not hold as floats. */
+struct decoded_vector {
+    struct decoded_vector *next;
+    float values[];
+};
+
 struct vex_snapshot {
     struct vex_db *db;
     struct vex_collection_facts facts;
     struct reading reading;
     struct mapped_segment *mapped[VEX_LIST_SEGMENTS_MAX];
+    struct decoded_vector *decoded; /* freed when it is closed */
 };
 
 /* INVALID if the handle came out of a fork. */

@@ -407,38 +407,70 @@ enum vex_status vex_search(struct vex_collection *collection, const float *queri
 
 struct get {
     uint64_t id;
-    struct vex_record record; /* pointing into the snapshot */
-    float *vector;            /* copies, NULL = not wanted */
+    struct vex_record record; /* pointing into the snapshot; `vector` is left to the steps */
+    const struct vex_segment *segment;
+    uint32_t row;
+    struct vex_snapshot *snapshot; /* NULL: copies are wanted */
+    float *vector;                 /* copies, NULL = not wanted */
     void *payload;
     size_t payload_capacity;
 };
 
-static enum vex_status find_step(struct reader *reader, void *arguments, struct vex_error *error)
+static enum vex_status find(struct reader *reader, struct get *get, struct vex_error *error)
 {
-    struct get *get = arguments;
     uint32_t segment_index = 0;
-    uint32_t row = 0;
-    if (!vex_view_find(&reader->reading->view, get->id, &segment_index, &row)) {
+    if (!vex_view_find(&reader->reading->view, get->id, &segment_index, &get->row)) {
         return vex_error_set(error, VEX_ERR_NOT_FOUND, "id %llu is not in collection %s",
                              (unsigned long long)get->id, reader->facts->name);
     }
-    const struct vex_segment *segment = reader->reading->segments[segment_index].segment;
+    get->segment = reader->reading->segments[segment_index].segment;
     get->record = (struct vex_record){
         .size = sizeof(get->record),
         .id = get->id,
-        .vector = vex_segment_vector(segment, row),
         .dim = reader->facts->dim,
         .lsn = reader->reading->lsn,
     };
-    return vex_segment_payload(segment, row, &get->record.payload, &get->record.payload_bytes)
+    return vex_segment_payload(get->segment, get->row, &get->record.payload,
+                               &get->record.payload_bytes)
                ? VEX_OK
                : corrupt_payload(get->id, error);
+}
+
+/* Room for a vector that lasts as long as the snapshot; NULL if memory is short. */
+static float *decoded_room(struct vex_snapshot *snapshot)
+{
+    struct decoded_vector *decoded =
+        malloc(sizeof(*decoded) + snapshot->facts.dim * sizeof(decoded->values[0]));
+    if (!decoded) {
+        return NULL;
+    }
+    decoded->next = snapshot->decoded;
+    snapshot->decoded = decoded;
+    return decoded->values;
+}
+
+static enum vex_status point_step(struct reader *reader, void *arguments, struct vex_error *error)
+{
+    struct get *get = arguments;
+    enum vex_status status = find(reader, get, error);
+    if (status != VEX_OK) {
+        return status;
+    }
+    float *room = NULL;
+    if (get->segment->storage != VEX_STORAGE_FLOAT32) {
+        room = decoded_room(get->snapshot);
+        if (!room) {
+            return vex_error_set(error, VEX_ERR_NOMEM, "get: out of memory for a vector");
+        }
+    }
+    get->record.vector = vex_segment_row(get->segment, get->row, room);
+    return VEX_OK;
 }
 
 static enum vex_status copy_step(struct reader *reader, void *arguments, struct vex_error *error)
 {
     struct get *get = arguments;
-    enum vex_status status = find_step(reader, get, error);
+    enum vex_status status = find(reader, get, error);
     if (status != VEX_OK) {
         return status;
     }
@@ -449,7 +481,8 @@ static enum vex_status copy_step(struct reader *reader, void *arguments, struct 
             (unsigned long long)get->id, record->payload_bytes, get->payload_capacity);
     }
     if (get->vector) {
-        memcpy(get->vector, record->vector, record->dim * sizeof(float));
+        vex_store_decode(get->segment->storage, vex_segment_stored(get->segment, get->row),
+                         vex_segment_scale(get->segment, get->row), 0, record->dim, get->vector);
     }
     record->vector = get->vector;
     if (get->payload && record->payload) {
@@ -468,8 +501,8 @@ enum vex_status vex_snapshot_get(struct vex_snapshot *snapshot, uint64_t id, str
         return vex_error_set(error, VEX_ERR_INVALID,
                              "get: snapshot or out is NULL, or its size is not set");
     }
-    struct get get = {.id = id};
-    enum vex_status status = read_snapshot(snapshot, find_step, &get, error);
+    struct get get = {.id = id, .snapshot = snapshot};
+    enum vex_status status = read_snapshot(snapshot, point_step, &get, error);
     if (status == VEX_OK) {
         *out = get.record;
     }
@@ -606,6 +639,11 @@ void vex_snapshot_close(struct vex_snapshot *snapshot)
         }
         (void)vex_db_unpin(snapshot->reading.slot);
         vex_attachment_give_slot(snapshot->reading.slot);
+    }
+    while (snapshot->decoded) {
+        struct decoded_vector *decoded = snapshot->decoded;
+        snapshot->decoded = decoded->next;
+        free(decoded);
     }
     free(snapshot);
 }

@@ -52,8 +52,8 @@ static enum vex_status map_segment(const struct vex_collection *collection, cons
         const struct vex_segment *segment = &mapped->segment;
         if (status == VEX_OK &&
             (segment->segment_id != segment_id || segment->collection_id != collection->facts.id ||
-             segment->dim != collection->facts.dim ||
-             segment->metric != collection->facts.metric)) {
+             segment->dim != collection->facts.dim || segment->metric != collection->facts.metric ||
+             segment->storage != collection->facts.storage)) {
             status = vex_error_set(error, VEX_ERR_CORRUPT,
                                    "shared memory %s holds another segment than it should", name);
         }

@@ -236,9 +236,6 @@ static void the_index_says_when_there_is_a_graph(void **state)
     options.index = VEX_INDEX_AUTO;
     options.storage = (enum vex_storage)3;
     assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "storage 3");
-    options.storage = VEX_STORAGE_INT8;
-    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
-                   "only float32 is supported yet");
     options.storage = VEX_STORAGE_FLOAT32;
     options.lists = VEX_LISTS_MAX + 1;
     assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,

@@ -431,13 +431,26 @@ class Collections(Case):
         self.good("coll", "drop", "tuned", "--yes")
         shape = ["coll", "create", "c", "--dim", 2, "--metric", "l2"]
         self.bad(USAGE, *shape, "--index", "ivf", says="ivf is not supported yet")
-        self.bad(USAGE, *shape, "--storage", "int8", says="only float32 is supported yet")
         self.bad(NOT_FOUND, "coll", "show", "nothing", says="nothing")
         self.bad(NOT_FOUND, "coll", "drop", "nothing", "--yes", says="nothing")
         self.bad(USAGE, "coll", "drop", "b", says="nothing was dropped")
         self.assertEqual(self.json("coll", "drop", "b", "--yes"), {"dropped": "b", "count": 0})
         self.good("coll", "drop", "a", "--yes")
         self.assertEqual(self.names(), [])
+
+    def test_storage_keeps_what_fits(self):
+        for storage, kept in (("float16", [1, 0.0999755859375, -300.25]), ("int8", [0, 0, -300.2452392578125])):
+            name = self.fresh("kept")
+            self.good("coll", "drop", name, "--yes")
+            self.good("coll", "create", name, "--dim", 3, "--metric", "l2", "--storage", storage)
+            self.assertRegex(self.good("coll", "show", name), rf"storage +{storage}\n")
+            self.good("put", name, "--id", 1, "--vector", "[1, 0.1, -300.25]")
+            self.assertEqual(struct.pack("<3f", *self.stored(name, 1)[0]["vector"]), struct.pack("<3f", *kept))
+            found = self.json("search", name, "--vector", json.dumps(kept), "--k", 1)
+            self.assertIn('"distance": 0', json.dumps(found))
+            if storage == "float16":
+                self.bad(USAGE, "put", name, "--vector", "[1, 2, 70000]", says="coordinate 2 is 70000")
+            self.good("coll", "drop", name, "--yes")
 
     def test_drop_asks_on_a_terminal(self):
         self.fresh("asked")

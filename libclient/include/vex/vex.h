@@ -28,6 +28,14 @@
  *            (1 - cosine); larger is nearer for VEX_METRIC_DOT (the dot product itself). Ranking is
  *            by the distance computed in double precision and then by the lower id, so that equal
  *            data gives equal answers on every processor; the value handed out is rounded to float.
+ *
+ * STORAGE    A collection keeps its vectors as float32, as given; as float16, each coordinate rounded to the
+ *            nearest (one beyond 65504 is refused with VEX_ERR_LIMIT); or as int8, round(x / scale) with a
+ *            scale for each vector, its largest magnitude over 127 (cut to 16 significant bits). The
+ *            rounded vector *is* the vector from then on: whatever the index, candidates may be found by
+ *            shorter codes, but they are ranked by the stored row in double precision, the distance handed
+ *            out is that to the stored row, exact search is exact over the stored rows, and a get returns
+ *            them. A vector that was read and is written again stays the same. Queries are not rounded.
  */
 #ifndef VEX_VEX_H
 #define VEX_VEX_H
@@ -243,8 +251,7 @@ struct vex_collection_options {
      * either: better graphs, slower building; M also costs memory. */
     uint32_t m;
     uint32_t ef_construction;
-    /* What is kept of each vector; for as long as the collection lives. Less than float32: less memory, and
-     * distances are those to what is kept. */
+    /* What is kept of each vector, see STORAGE; for as long as the collection lives. */
     enum vex_storage storage;
     uint32_t lists; /* into which IVF divides a segment, at most VEX_LISTS_MAX; 0 = by its size */
 };
@@ -515,14 +522,20 @@ vex_search(struct vex_collection *collection, const float *queries, size_t queri
 struct vex_record {
     size_t size;
     uint64_t id;
-    const float *vector; /* dim floats, as they were given */
+    const float
+        *vector; /* dim floats: those given, or what the collection's storage keeps of them */
     size_t dim;
     const void *payload; /* NULL = none */
     size_t payload_bytes;
     uint64_t lsn; /* the snapshot that was read */
 };
 
-/* Zero-copy. `out->size` must be set. Errors: NOT_FOUND, INVALID, CORRUPT. */
+/*
+ * Zero-copy, but for vectors stored as something else than float32: those are decoded into memory that is
+ * the snapshot's until it is closed, dim floats for each call. To read many of them, vex_get with
+ * options.snapshot takes a buffer of yours. `out->size` must be set. Errors: NOT_FOUND, INVALID, CORRUPT,
+ * NOMEM.
+ */
 VEX_API VEX_MUST_CHECK enum vex_status vex_snapshot_get(struct vex_snapshot *snapshot, uint64_t id,
                                                         struct vex_record *out,
                                                         struct vex_error *error);
