@@ -13,7 +13,9 @@
 #define LONGER_BY 4.0f   /* than the longest of before a row may be */
 #define LONGER_DOT 1.05f /* the same under dot, where what is longer has no rest */
 #define UNIT_RATIO 2.0f  /* by which the mean of a factor may have moved from its unit */
-#define CHUNK_ROWS 64u   /* between two pauses: a few milliseconds at most */
+#define BLUR_QUERIES 128u
+#define BLUR_NEAR 16u
+#define CHUNK_ROWS 64u /* between two pauses: a few milliseconds at most */
 
 uint32_t vex_code_sample_count(const struct vex_segment_writer *writer)
 {
@@ -76,37 +78,145 @@ static bool find_centre(struct vex_code_build *build)
     return all;
 }
 
+static uint32_t pack_factors(const struct vex_code_build *build,
+                             const struct vex_code_factors *factors)
+{
+    uint32_t add = vex_half_from_float(factors->add / build->head.add_unit);
+    uint32_t rescale = vex_half_from_float(factors->rescale / build->head.rescale_unit);
+    return add | rescale << 16;
+}
+
 static float positive_or_one(double value)
 {
     return value > 0 && value < 1e30 ? (float)value : 1;
 }
 
-/* Units of the factors, so that half floats hold them wherever the data lies. */
-static bool find_units(struct vex_code_build *build)
+/* The rows of the sample as codes see them; NULL if memory is short. */
+static float *rotate_sample(const struct vex_code_build *build, uint32_t count)
 {
-    const struct vex_graph_kernels *kernels = build->space.kernels->graph;
-    uint32_t padded = build->space.rotation.padded;
-    uint32_t count = vex_code_sample_count(build->writer);
-    float *rotated = aligned_alloc(64, padded * sizeof(float));
-    uint8_t *code = aligned_alloc(64, vex_round_up(padded / 2, 64));
-    bool all = rotated && code;
+    size_t padded = build->space.rotation.padded;
+    float *rotated = aligned_alloc(64, count * padded * sizeof(float));
+    for (uint32_t i = 0; i < count && rotated; i++) {
+        uint32_t row = vex_code_sample_row(build->writer, i);
+        float *to = rotated + i * padded;
+        vex_code_space_row(&build->space, vex_segment_row(build->segment, row, to),
+                           build->segment->norms[row], to);
+    }
+    return rotated;
+}
+
+/* Units of the factors, so that half floats hold them wherever the data lies. */
+static void find_units(struct vex_code_build *build, const float *rotated, uint32_t count,
+                       uint8_t *code)
+{
+    size_t padded = build->space.rotation.padded;
     double add = 0;
     double rescale = 0;
     double length = 0;
-    for (uint32_t i = 0; i < count && all; i++) {
-        uint32_t row = vex_code_sample_row(build->writer, i);
-        vex_code_space_row(&build->space, vex_segment_row(build->segment, row, rotated),
-                           build->segment->norms[row], rotated);
-        struct vex_code_factors factors = vex_code_encode(kernels, rotated, padded, code);
+    for (uint32_t i = 0; i < count; i++) {
+        struct vex_code_factors factors = vex_code_encode(
+            build->space.kernels->graph, rotated + i * padded, (uint32_t)padded, code);
         add += (double)factors.add;
         rescale -= (double)factors.rescale;
         length += sqrt((double)factors.add);
     }
-    free(rotated);
-    free(code);
     build->head.add_unit = positive_or_one(add / count);
     build->head.rescale_unit = positive_or_one(rescale / count);
     build->head.mean_length = (float)(length / count);
+}
+
+struct near {
+    float distance;
+    uint32_t row;
+};
+
+/* The nearest rows of the sample that are not the same, ascending; returns how many. */
+static uint32_t nearest_others(const struct vex_code_build *build, const float *rotated,
+                               uint32_t count, uint32_t query, float *distances,
+                               struct near out[BLUR_NEAR])
+{
+    size_t padded = build->space.rotation.padded;
+    uint32_t found = 0;
+    build->space.kernels->l2_rows(rotated + query * padded, rotated, padded, count, padded,
+                                  distances);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!(distances[i] > 0) ||
+            (found == BLUR_NEAR && distances[i] >= out[BLUR_NEAR - 1].distance)) {
+            continue;
+        }
+        uint32_t at = found < BLUR_NEAR ? found++ : BLUR_NEAR - 1;
+        for (; at > 0 && out[at - 1].distance > distances[i]; at--) {
+            out[at] = out[at - 1];
+        }
+        out[at] = (struct near){distances[i], i};
+    }
+    return found;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+    const float *left = a;
+    const float *right = b;
+    return (*left > *right) - (*left < *right);
+}
+
+struct blur_scratch {
+    float distances[VEX_CODE_SAMPLE_ROWS];
+    float shares[BLUR_QUERIES];
+    struct vex_score_batch batch;
+};
+
+static void find_blur(struct vex_code_build *build, const float *rotated, uint32_t count,
+                      uint8_t *code, int8_t *values, struct blur_scratch *scratch)
+{
+    const struct vex_graph_kernels *kernels = build->space.kernels->graph;
+    uint32_t padded = build->space.rotation.padded;
+    uint32_t shares_count = 0;
+    for (uint32_t i = 0; i < count && i < BLUR_QUERIES; i++) {
+        struct near near[BLUR_NEAR];
+        uint32_t found = nearest_others(build, rotated, count, i, scratch->distances, near);
+        if (found < BLUR_NEAR || !(near[found - 1].distance > near[0].distance)) {
+            continue;
+        }
+        const float *query = rotated + (size_t)i * padded;
+        struct vex_code_query code_query;
+        struct vex_code_factors factors =
+            vex_code_encode(kernels, rotated + (size_t)near[0].row * padded, padded, code);
+        vex_code_query(kernels, query, padded, values, &code_query);
+        code_query.base = kernels->square_sum(query, padded);
+        code_query.add_unit = build->head.add_unit;
+        code_query.rescale_unit = build->head.rescale_unit;
+        scratch->batch.count = 1;
+        scratch->batch.nodes[0] = 0;
+        scratch->batch.factors[0] = pack_factors(build, &factors);
+        kernels->score(&code_query, code, &scratch->batch);
+        float off = fabsf(scratch->batch.distances[0] - near[0].distance);
+        scratch->shares[shares_count++] = off / (near[found - 1].distance - near[0].distance);
+    }
+    if (shares_count > 0) {
+        qsort(scratch->shares, shares_count, sizeof(float), compare_floats);
+        build->head.blur = scratch->shares[shares_count / 2];
+    }
+}
+
+/* Units and blur, from the sample. False if memory is short. */
+static bool measure(struct vex_code_build *build)
+{
+    uint32_t padded = build->space.rotation.padded;
+    uint32_t count = vex_code_sample_count(build->writer);
+    float *rotated = rotate_sample(build, count);
+    uint8_t *code = aligned_alloc(64, vex_round_up(padded / 2, 64));
+    int8_t *values = aligned_alloc(64, padded);
+    struct blur_scratch *scratch = aligned_alloc(64, vex_round_up(sizeof(struct blur_scratch), 64));
+    bool all = rotated && code && values && scratch;
+    if (all) {
+        find_units(build, rotated, count, code);
+        find_blur(build, rotated, count, code, values, scratch);
+    }
+    free(rotated);
+    free(code);
+    free(values);
+    free(scratch);
     return all;
 }
 
@@ -150,7 +260,7 @@ enum vex_status vex_code_build_begin(struct vex_code_build *build,
     if (writer->segment.metric != VEX_METRIC_COSINE) {
         build->space.scale = find_scale(writer);
     }
-    if (!find_centre(build) || !find_units(build)) {
+    if (!find_centre(build) || !measure(build)) {
         return vex_error_set(error, VEX_ERR_NOMEM, "codes: out of memory for rows of dim %u",
                              writer->segment.dim);
     }
@@ -217,9 +327,7 @@ void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotat
                        build->segment->norms[row], rotated);
     struct vex_code_factors factors = vex_code_encode(build->space.kernels->graph, rotated, padded,
                                                       build->codes + (size_t)row * (padded / 2));
-    uint32_t add = vex_half_from_float(factors.add / build->head.add_unit);
-    uint32_t rescale = vex_half_from_float(factors.rescale / build->head.rescale_unit);
-    build->factors[row] = add | rescale << 16;
+    build->factors[row] = pack_factors(build, &factors);
     build->angles[row] = vex_half_at_least(factors.sine);
 }
 

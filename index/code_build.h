@@ -19,6 +19,7 @@
 
 #define VEX_CODE_SAMPLE_ROWS 4096u
 
+/* What the codes of a segment are made by. head.blur is known after begin. */
 struct vex_code_build {
     struct vex_segment_writer *writer;
     const struct vex_segment *segment;

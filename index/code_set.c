@@ -38,7 +38,7 @@ static const char *head_fault(const struct vex_codes_head *head,
         return "their length does not fit the dimension";
     }
     if (!is_positive(head->scale) || !is_positive(head->add_unit) ||
-        !is_positive(head->rescale_unit) || !(head->mean_length >= 0)) {
+        !is_positive(head->rescale_unit) || !(head->mean_length >= 0) || !(head->blur >= 0)) {
         return "their scales are not numbers";
     }
     for (enum vex_index_part part = VEX_PART_CODES_ROTATION; part <= VEX_PART_CODE_ANGLES; part++) {
@@ -86,6 +86,7 @@ enum vex_status vex_codes_attach(struct vex_codes *out, const struct vex_index_p
         .add_unit = head.add_unit,
         .rescale_unit = head.rescale_unit,
         .mean_length = head.mean_length,
+        .blur = head.blur,
         .centre = (const void *)rotation,
         .rotation = {rotation + head.padded * sizeof(float), head.padded,
                      vex_rotation_rounds(head.padded)},

@@ -29,6 +29,14 @@
 
 #define VEX_CODES_MAGIC 0x43584556u /* "VEXC" */
 #define VEX_CODES_VERSION 1u
+/*
+ * Blur: by how much an estimate of the distance to the nearest row is off, as a share of what lies
+ * between that distance and that of the sixteenth; the median over a sample. Where rows lie in groups
+ * that are far apart and narrow, four bits that reach over all groups do not tell the rows of one from
+ * each other. Codes more blurred than this are good for leaving rows out (their error is known), but
+ * not to walk by: at 0.5 a walk needs about twice the effort.
+ */
+#define VEX_CODES_BLUR_MAX 0.25f
 /* Rows from which on codes are worth having: below, a scan of the vectors takes microseconds. */
 #define VEX_CODES_ROWS_MIN 256u
 
@@ -43,7 +51,8 @@ struct vex_codes_head {
     float add_unit;
     float rescale_unit;
     float mean_length; /* of a centred row */
-    uint32_t reserved[6];
+    float blur;
+    uint32_t reserved[5];
 };
 
 /* A checked set: pointers into the image and private copies of what bounds them. */
@@ -54,6 +63,7 @@ struct vex_codes {
     float add_unit;
     float rescale_unit;
     float mean_length;
+    float blur;
     const float *centre; /* [dim] */
     struct vex_rotation rotation;
     const uint8_t *codes;    /* [count][padded / 2] */

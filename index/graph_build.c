@@ -31,16 +31,17 @@ enum phase_kind {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static uint32_t bytes_stride_for(enum vex_metric metric, uint32_t dim)
+static uint32_t bytes_stride_for(enum vex_metric metric, uint32_t dim, bool fine)
 {
-    return vex_code_padded(dim) + (metric == VEX_METRIC_DOT ? REST_BYTES : 0);
+    uint32_t coordinate_bytes = fine ? sizeof(float) : 1;
+    return coordinate_bytes * vex_code_padded(dim) + (metric == VEX_METRIC_DOT ? REST_BYTES : 0);
 }
 
 uint64_t vex_graph_build_bytes(const struct vex_segment_shape *shape)
 {
     uint64_t nodes = shape->capacity_rows;
     uint64_t links = vex_graph_links(&shape->graph);
-    uint64_t per_node = bytes_stride_for(shape->metric, shape->dim) +
+    uint64_t per_node = bytes_stride_for(shape->metric, shape->dim, false) +
                         (links + links / 4) * sizeof(uint32_t) + sizeof(uint32_t) + 3 + 1;
     per_node += 3 * sizeof(uint32_t); /* numbers in an older graph */
     /* Upper layers take a thirty-first of it at most. */
@@ -167,11 +168,13 @@ static bool find_spread(struct vex_graph_build *build)
 static enum vex_status prepare(struct vex_graph_build *build, const struct vex_graph_origin *origin,
                                struct vex_error *error)
 {
-    build->bytes_stride = bytes_stride_for(build->segment->metric, build->segment->dim);
     enum vex_status status = vex_code_build_begin(&build->codes, build->writer, error);
     if (status != VEX_OK) {
         return status;
     }
+    build->fine = build->codes.head.blur > VEX_CODES_BLUR_MAX;
+    build->bytes_stride =
+        bytes_stride_for(build->segment->metric, build->segment->dim, build->fine);
     build->kernels = build->codes.space.kernels->graph;
     bool all = make_memory(build);
     if (all) {
@@ -320,6 +323,15 @@ static void encode(struct vex_graph_worker *worker, uint32_t node)
         vex_code_build_row(&build->codes, row, worker->rotated);
     }
     int8_t *bytes = build->bytes + (size_t)node * build->bytes_stride;
+    if (build->fine) {
+        float *floats = (void *)bytes;
+        memcpy(floats, worker->rotated, padded * sizeof(float));
+        if (build->segment->metric == VEX_METRIC_DOT) {
+            memset(floats + padded, 0, REST_BYTES);
+            floats[padded] = rest_of(build, row);
+        }
+        return;
+    }
     (void)build->kernels->quantise(worker->rotated, padded, build->bytes_inverse, BYTES_LIMIT,
                                    bytes);
     if (build->segment->metric == VEX_METRIC_DOT) {

@@ -60,6 +60,7 @@ struct vex_graph_build {
     uint32_t *row_of; /* row of each node */
     int8_t *bytes;    /* [nodes_count][bytes_stride]: what distances between nodes are taken of */
     uint32_t bytes_stride;
+    bool fine;           /* floats in the place of the bytes: bytes would blur, see code_set.h */
     float bytes_inverse; /* of the size of one step of a byte */
     float rest_mean;     /* of the rest under dot, see code_space.h */
     struct vex_build_layer layers[VEX_GRAPH_LAYERS_MAX];
@@ -94,6 +95,9 @@ static inline const int8_t *vex_build_bytes(const struct vex_graph_build *build,
 }
 
 void vex_build_mark_none_seen(struct vex_graph_worker *worker);
+/* out[i] = squared distance between `node` and nodes[i], in units of the build's own. */
+void vex_build_distances(const struct vex_graph_build *build, uint32_t node, const uint32_t *nodes,
+                         uint32_t count, float *out);
 /* Nodes of `layer` near `node`, found by way of the layers above; returns how many. */
 uint32_t vex_build_entries(struct vex_graph_worker *worker, uint32_t node, uint32_t layer,
                            uint32_t out[VEX_BUILD_ENTRIES]);

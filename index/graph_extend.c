@@ -229,8 +229,7 @@ static uint32_t choose_found(const struct adoption *adoption, uint32_t *out)
         float distances[VEX_BATCH_MAX];
         uint32_t left = adoption->found_count - first;
         uint32_t count = left < VEX_BATCH_MAX ? left : VEX_BATCH_MAX;
-        build->kernels->bytes_l2(vex_build_bytes(build, adoption->node), build->bytes,
-                                 build->bytes_stride, adoption->found + first, count, distances);
+        vex_build_distances(build, adoption->node, adoption->found + first, count, distances);
         for (uint32_t i = 0; i < count; i++) {
             worker->candidates[first + i] =
                 (struct vex_near){distances[i], adoption->found[first + i]};

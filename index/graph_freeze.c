@@ -18,6 +18,7 @@
 
 #define REPAIR_ROUNDS_MAX 20u
 #define CALIBRATION_NODES 512u
+#define FINE_ERROR_RMS 1e-6f /* of single precision, as a share of both lengths */
 
 static uint32_t *row_of(const struct vex_build_layer *layer, uint32_t node)
 {
@@ -221,6 +222,10 @@ static double squared_errors(struct vex_graph_worker *worker, uint32_t node,
 void vex_build_calibrate(struct vex_graph_worker *worker)
 {
     struct vex_graph_build *build = worker->build;
+    if (build->fine) {
+        build->head.error_rms = FINE_ERROR_RMS;
+        return;
+    }
     uint32_t padded = build->codes.space.rotation.padded;
     struct vex_codes codes = {
         .add_unit = build->codes.head.add_unit,

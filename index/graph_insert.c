@@ -50,6 +50,22 @@ static uint32_t *row_of(const struct vex_build_layer *layer, uint32_t node)
     return layer->rows + (size_t)node * layer->row_links;
 }
 
+void vex_build_distances(const struct vex_graph_build *build, uint32_t node, const uint32_t *nodes,
+                         uint32_t count, float *out)
+{
+    if (!build->fine) {
+        build->kernels->bytes_l2(vex_build_bytes(build, node), build->bytes, build->bytes_stride,
+                                 nodes, count, out);
+        return;
+    }
+    size_t stride = build->bytes_stride / sizeof(float);
+    const float *from = (const void *)vex_build_bytes(build, node);
+    for (uint32_t i = 0; i < count; i++) {
+        const float *to = (const void *)vex_build_bytes(build, nodes[i]);
+        build->codes.space.kernels->l2_rows(from, to, stride, 1, stride, &out[i]);
+    }
+}
+
 /* ---- walk ------------------------------------------------------------------------------------ */
 
 void vex_build_mark_none_seen(struct vex_graph_worker *worker)
@@ -81,8 +97,7 @@ static void score(struct vex_graph_worker *worker, uint32_t node)
 {
     const struct vex_graph_build *build = worker->build;
     struct vex_score_batch *batch = worker->batch;
-    build->kernels->bytes_l2(vex_build_bytes(build, node), build->bytes, build->bytes_stride,
-                             batch->nodes, batch->count, batch->distances);
+    vex_build_distances(build, node, batch->nodes, batch->count, batch->distances);
     build->kernels->offer(&worker->beam, batch);
 }
 
@@ -214,12 +229,10 @@ static uint32_t sort_unique(struct vex_near *nodes, uint32_t count)
 static bool is_covered(const struct vex_graph_build *build, const struct vex_near *candidate,
                        const uint32_t *taken, uint32_t taken_count)
 {
-    const int8_t *bytes = vex_build_bytes(build, candidate->node);
     for (uint32_t i = 0; i < taken_count; i += CHOOSE_GROUP) {
         float distances[CHOOSE_GROUP];
         uint32_t count = taken_count - i < CHOOSE_GROUP ? taken_count - i : CHOOSE_GROUP;
-        build->kernels->bytes_l2(bytes, build->bytes, build->bytes_stride, taken + i, count,
-                                 distances);
+        vex_build_distances(build, candidate->node, taken + i, count, distances);
         for (uint32_t j = 0; j < count; j++) {
             if (ALPHA * ALPHA * distances[j] <= candidate->distance) {
                 return true;
@@ -270,8 +283,7 @@ static uint32_t candidates_of_row(struct vex_graph_worker *worker,
     if (one_more != node) {
         nodes[count++] = one_more;
     }
-    build->kernels->bytes_l2(vex_build_bytes(build, node), build->bytes, build->bytes_stride, nodes,
-                             count, distances);
+    vex_build_distances(build, node, nodes, count, distances);
     for (uint32_t i = 0; i < count; i++) {
         worker->candidates[i] = (struct vex_near){distances[i], nodes[i]};
     }
@@ -325,8 +337,7 @@ static uint32_t gather(struct vex_graph_worker *worker, const struct vex_build_l
     uint32_t linked;
     copy_links(worker, layer, node, worker->links, &linked);
     float distances[VEX_BATCH_MAX];
-    build->kernels->bytes_l2(vex_build_bytes(build, node), build->bytes, build->bytes_stride,
-                             worker->links, linked, distances);
+    vex_build_distances(build, node, worker->links, linked, distances);
     for (uint32_t i = 0; i < linked; i++) {
         candidates[count++] = (struct vex_near){distances[i], worker->links[i]};
     }

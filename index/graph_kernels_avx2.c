@@ -329,7 +329,7 @@ static void offer_avx2(struct vex_beam *beam, const struct vex_score_batch *batc
         for (; nearer; nearer &= nearer - 1) {
             uint32_t at = i + (uint32_t)__builtin_ctz(nearer);
             if (!(batch->distances[at] < *last) ||
-                !insert(beam, batch->distances[at], batch->nodes[at])) {
+                !insert(beam, batch->distances[at], batch->nodes[at]) || !beam->rows) {
                 continue;
             }
             const uint8_t *row = beam->rows + batch->nodes[at] * beam->row_bytes;

@@ -184,7 +184,7 @@ static void offer_scalar(struct vex_beam *beam, const struct vex_score_batch *ba
         if (!(batch->distances[i] < beam->distances[beam->capacity - 1])) {
             continue;
         }
-        if (insert(beam, batch->distances[i], batch->nodes[i])) {
+        if (insert(beam, batch->distances[i], batch->nodes[i]) && beam->rows) {
             const uint8_t *row = beam->rows + batch->nodes[i] * beam->row_bytes;
             for (size_t at = 0; at < beam->row_bytes; at += 64) {
                 __builtin_prefetch(row + at);

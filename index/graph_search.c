@@ -10,6 +10,8 @@
  * on collision. It may forget: the node is then scored again, gets the same estimate to the bit
  * (factors on links are those of the node, wherever the link is), and the beam refuses it.
  *
+ * Where codes are blurred (code_set.h) the same walk goes by the vectors, in single precision.
+ *
  * Damaged links: a node's number is bounded as it is read, estimates that are not numbers compare
  * false and go nowhere, and steps are limited. A walk thus ends, and reads only the graph.
  */
@@ -41,8 +43,20 @@ struct scratch {
     struct vex_score_batch *batch;
 };
 
+/* For a walk by the vectors themselves, where codes are blurred (code_set.h). */
+struct fine {
+    const struct vex_segment *segment;
+    const struct vex_kernels *kernels;
+    const struct vex_code_target *target;
+    const float *query;
+    float query_norm;
+    float *buffer; /* for a row that is stored as something else */
+};
+
 struct walk {
     const struct vex_graph_kernels *kernels;
+    const struct fine *fine; /* NULL: by the codes */
+    const uint32_t *row_of;  /* of the layer's nodes; NULL: they are the rows */
     const struct vex_graph_layer *layer;
     const struct vex_code_query *query;
     struct vex_beam beam;
@@ -127,6 +141,39 @@ static void start_beam(struct walk *walk, float *distances, uint32_t *nodes, uin
     };
 }
 
+/* A key in single precision as an estimate of the squared distance that codes speak of. */
+static float estimate_row(const struct fine *fine, uint32_t row)
+{
+    const struct vex_segment *segment = fine->segment;
+    const float *vector = vex_segment_row(segment, row, fine->buffer);
+    float key = 0;
+    if (segment->metric == VEX_METRIC_L2) {
+        fine->kernels->l2_rows(fine->query, vector, segment->stride_floats, 1, segment->dim, &key);
+    } else {
+        fine->kernels->dot_rows(fine->query, vector, segment->stride_floats, 1, segment->dim, &key);
+        key = segment->metric == VEX_METRIC_DOT
+                  ? -key
+                  : 1 - key / (fine->query_norm * segment->norms[row]);
+    }
+    return (float)(((double)key - fine->target->key_offset) / fine->target->key_scale);
+}
+
+static void score(struct walk *walk)
+{
+    struct vex_score_batch *batch = walk->batch;
+    if (walk->fine) {
+        uint32_t last = walk->fine->segment->graph.nodes_count - 1;
+        for (uint32_t i = 0; i < batch->count; i++) {
+            uint32_t row = walk->row_of ? walk->row_of[batch->nodes[i]] : batch->nodes[i];
+            batch->distances[i] = estimate_row(walk->fine, row < last ? row : last);
+        }
+    } else {
+        walk->kernels->score(walk->query, walk->layer->codes, batch);
+    }
+    walk->kernels->offer(&walk->beam, batch);
+    walk->scored += batch->count;
+}
+
 static void forget(struct walk *walk, uint32_t *tags, uint32_t count)
 {
     walk->tags = tags;
@@ -172,7 +219,7 @@ static void collect(struct walk *walk, uint32_t node)
     uint32_t before = walk->batch->count;
     uint32_t count = meet(walk, links, links + layer->links, layer->links);
     walk->batch->count = count;
-    for (uint32_t i = before; i < count; i++) {
+    for (uint32_t i = before; i < count && !walk->fine; i++) {
         fetch(layer->codes + walk->batch->nodes[i] * walk->code_bytes, walk->code_bytes);
     }
 }
@@ -184,9 +231,7 @@ static void begin_with(struct walk *walk, const uint32_t *nodes, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         walk->batch->count = meet(walk, nodes + i, walk->layer->factors + nodes[i], 1);
     }
-    walk->kernels->score(walk->query, walk->layer->codes, walk->batch);
-    walk->kernels->offer(&walk->beam, walk->batch);
-    walk->scored += walk->batch->count;
+    score(walk);
 }
 
 /* The nearest node not yet expanded, marked as expanded; false if there is none. */
@@ -215,13 +260,6 @@ static void fetch_next_rows(const struct vex_beam *beam)
     }
 }
 
-static void score_batch(struct walk *walk)
-{
-    walk->kernels->score(walk->query, walk->layer->codes, walk->batch);
-    walk->kernels->offer(&walk->beam, walk->batch);
-    walk->scored += walk->batch->count;
-}
-
 /* From what is in the beam to what is nearest. */
 static void run(struct walk *walk)
 {
@@ -239,7 +277,7 @@ static void run(struct walk *walk)
         }
         walk->steps += expanded;
         fetch_next_rows(&walk->beam);
-        score_batch(walk);
+        score(walk);
     }
 }
 
@@ -255,7 +293,7 @@ static void scan_top(struct walk *walk)
             walk->batch->nodes[i] = first + i;
             walk->batch->factors[i] = layer->factors[first + i];
         }
-        score_batch(walk);
+        score(walk);
     }
 }
 
@@ -279,6 +317,7 @@ static uint32_t descend(struct walk *walk, const struct vex_graph *graph, uint32
     uint32_t layer = graph->layers_count - 1;
     uint32_t capacity = ef / EF_PER_ENTRY;
     capacity = capacity < 1 ? 1 : capacity > ENTRY_BEAM_MAX ? ENTRY_BEAM_MAX : capacity;
+    walk->row_of = graph->entries;
     walk->layer = &graph->layers[layer];
     start_beam(walk, distances, nodes, capacity);
     scan_top(walk);
@@ -304,6 +343,7 @@ static void walk_base(struct walk *walk, const struct vex_graph *graph,
 {
     uint32_t entries[ENTRY_BEAM_MAX];
     uint32_t count = descend(walk, graph, scratch->tags, ef, entries);
+    walk->row_of = NULL;
     walk->layer = &graph->layers[0];
     walk->steps = 0;
     forget(walk, scratch->tags, tags_for(ef));
@@ -408,8 +448,17 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
     double query_norm = vex_exact_norm(query->query, query->segment->dim);
     vex_code_space_query(&space, &query->segment->codes, query->query, query_norm, scratch.rotated,
                          scratch.values, &target);
+    const struct fine fine = {
+        .segment = query->segment,
+        .kernels = space.kernels,
+        .target = &target,
+        .query = query->query,
+        .query_norm = (float)query_norm,
+        .buffer = scratch.rotated, /* which nobody needs any more */
+    };
     struct walk walk = {
         .kernels = space.kernels->graph,
+        .fine = query->segment->codes.blur > VEX_CODES_BLUR_MAX ? &fine : NULL,
         .query = &target.code,
         .batch = scratch.batch,
         .code_bytes = graph->padded / 2,

@@ -681,6 +681,42 @@ static void validate_names_a_link_that_leads_outside(void **state)
     free_world(&world);
 }
 
+/* Four groups a hundred times as far apart as they are wide: codes that reach over all of them see only
+ * which group a row is in. */
+static void rows_of_narrow_groups_are_found(void **state)
+{
+    (void)state;
+    enum { DIM = 24, ROWS = 4000 };
+    for (uint32_t metric = VEX_METRIC_L2; metric <= VEX_METRIC_DOT; metric++) {
+        struct world world;
+        allocate_world(&world, (enum vex_metric)metric, DIM, ROWS);
+        for (uint32_t i = 0; i < ROWS + QUERIES; i++) {
+            float vector[DIM];
+            uint64_t group = vex_random_below(&world.random, 4);
+            for (uint32_t d = 0; d < DIM; d++) {
+                vector[d] = (float)((d % 4 == group ? 100.0 : 0.0) +
+                                    vex_random_between(&world.random, -1, 1));
+            }
+            if (i < ROWS) {
+                (void)vex_segment_append(&world.writer, 1000 + i, vector, NULL, 0);
+            } else {
+                memcpy(world.queries + (i - ROWS) * DIM, vector, sizeof(vector));
+            }
+        }
+        build(&world, NULL);
+        assert_true(world.writer.segment.codes.blur > VEX_CODES_BLUR_MAX);
+        static struct answers exact;
+        static struct answers found;
+        ask(&vex_index_flat, &world, ROWS, 1, 0, K, &exact);
+        ask(&vex_index_hnsw, &world, ROWS, 1, 64, K, &found);
+        double share = recall(&world, &exact, &found);
+        if (share < 0.95) {
+            fail_msg("metric %u: recall %.4f", metric, share);
+        }
+        free_world(&world);
+    }
+}
+
 static void a_head_that_cannot_be_is_refused(void **state)
 {
     (void)state;
@@ -795,6 +831,7 @@ int main(void)
         cmocka_unit_test(damaged_bytes_end_in_an_error_or_a_wrong_answer),
         cmocka_unit_test(validate_names_a_link_that_leads_outside),
         cmocka_unit_test(a_head_that_cannot_be_is_refused),
+        cmocka_unit_test(rows_of_narrow_groups_are_found),
         cmocka_unit_test(a_head_of_codes_that_cannot_be_is_refused),
         cmocka_unit_test(indexes_have_names),
     };
