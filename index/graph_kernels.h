@@ -61,8 +61,9 @@ struct vex_beam {
     uint32_t *nodes;
     uint32_t capacity;
     uint32_t count;
-    uint32_t cursor;     /* every node before it is expanded */
-    const uint8_t *rows; /* links of the nodes, to be fetched ahead of their expansion; NULL: none */
+    uint32_t cursor; /* every node before it is expanded */
+    const uint8_t
+        *rows; /* links of the nodes, to be fetched ahead of their expansion; NULL: none */
     size_t row_bytes;
 };
 
