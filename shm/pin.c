@@ -18,8 +18,13 @@ uint64_t vex_slot_page_oldest(const struct vex_slot_page *page, uint64_t current
 
 void vex_slot_page_revoke(struct vex_slot_page *page)
 {
-    /* pairs: REVOKED with vex_unpin. seq_cst: before any memory is given back. */
+    /* pairs: REVOKED with vex_unpin and vex_pin_holds. */
     atomic_store_explicit(&page->revoked, 1, memory_order_seq_cst);
+    for (uint32_t i = 0; i < VEX_SLOTS_PER_PAGE; i++) {
+        /* pairs: PIN with vex_unpin and vex_pin_holds: each of these either comes first, and its
+         * reads are over, or comes later, and then sees the word stored above. See pin.h. */
+        (void)atomic_fetch_or_explicit(&page->slots[i].pinned, 0, memory_order_acq_rel);
+    }
 }
 
 bool vex_slot_page_is_revoked(const struct vex_slot_page *page)

@@ -804,6 +804,27 @@ static void a_reader_on_a_revoked_page_is_told_at_the_end(void **state)
     free(page);
 }
 
+/* The daemon goes through all slots when it revokes a page, and a reader through its own when it looks
+ * in the middle of a pin: neither may change what is pinned. */
+static void looking_after_a_pin_and_revoking_leave_the_slots_as_they_are(void **state)
+{
+    (void)state;
+    struct vex_slot_page *page = aligned_alloc(VEX_PAGE_BYTES, sizeof(*page));
+    assert_non_null(page);
+    memset(page, 0, sizeof(*page));
+    vex_pin_enter(&page->slots[0], 7);
+    vex_pin_enter(&page->slots[VEX_SLOTS_PER_PAGE - 1], 5);
+    assert_true(vex_pin_holds(page, &page->slots[0]));
+    assert_int_equal(vex_slot_page_oldest(page, 100), 5);
+    vex_slot_page_revoke(page);
+    assert_false(vex_pin_holds(page, &page->slots[0]));
+    assert_false(vex_pin_holds(page, &page->slots[VEX_SLOTS_PER_PAGE - 1]));
+    assert_int_equal(vex_slot_page_oldest(page, 100), 5);
+    assert_false(vex_unpin(page, &page->slots[VEX_SLOTS_PER_PAGE - 1]));
+    assert_int_equal(vex_slot_page_oldest(page, 100), 7);
+    free(page);
+}
+
 #define READY(test) cmocka_unit_test_setup_teardown(test, map_ready_region, unmap_region)
 
 int main(void)
@@ -840,6 +861,7 @@ int main(void)
         cmocka_unit_test(a_pin_of_the_future_protects_everything),
         READY(a_pin_follows_the_current_generation),
         cmocka_unit_test(a_reader_on_a_revoked_page_is_told_at_the_end),
+        cmocka_unit_test(looking_after_a_pin_and_revoking_leave_the_slots_as_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
