@@ -111,6 +111,8 @@ static void drop_session(struct vex_server *server, struct vex_session *session)
     }
     (void)epoll_ctl(server->epoll, EPOLL_CTL_DEL, session->fd, NULL);
     for (uint32_t i = 0; i < session->pages_count; i++) {
+        /* First, so that a pin that begins meanwhile learns that it does not count. */
+        vex_slot_page_revoke(session->pages[i]);
         if (vex_slot_page_oldest(session->pages[i], UINT64_MAX) != UINT64_MAX) {
             vex_coordinator_spare_readers(server->coordinator);
         }

@@ -183,7 +183,7 @@ static enum vex_status pin_fresh(struct vex_db *db, struct attachment **out_atta
 
 static bool find_by_name(const void *region, const char *name, struct vex_collection_facts *out)
 {
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         if (vex_control_collection(region, slot, out) && strcmp(out->name, name) == 0) {
             return true;
         }
@@ -235,13 +235,13 @@ enum vex_status vex_collection_list(struct vex_db *db, struct vex_collection_inf
     if (!out_count || (capacity && !infos)) {
         return vex_error_set(error, VEX_ERR_INVALID, "list: infos or out_count is NULL");
     }
-    for (size_t i = 0; i < capacity && i < VEX_COLLECTIONS_MAX; i++) {
+    for (size_t i = 0; i < capacity && i < VEX_PLACES_MAX; i++) {
         if (infos[i].size != sizeof(infos[i])) {
             return vex_error_set(error, VEX_ERR_INVALID, "list: the size of entry %zu is not set",
                                  i);
         }
     }
-    struct vex_collection_info *all = calloc(VEX_COLLECTIONS_MAX, sizeof(*all));
+    struct vex_collection_info *all = calloc(VEX_PLACES_MAX, sizeof(*all));
     if (!all) {
         return vex_error_set(error, VEX_ERR_NOMEM, "list: out of memory");
     }
@@ -253,7 +253,7 @@ enum vex_status vex_collection_list(struct vex_db *db, struct vex_collection_inf
         return status;
     }
     size_t count = 0;
-    for (uint32_t i = 0; i < VEX_COLLECTIONS_MAX; i++) {
+    for (uint32_t i = 0; i < VEX_PLACES_MAX; i++) {
         struct vex_collection_facts facts;
         if (vex_control_collection(attachment->control.memory, i, &facts)) {
             describe(attachment->control.memory, i, &facts, &all[count++]);

@@ -61,7 +61,7 @@ static enum vex_status read_snapshot(struct vex_snapshot *snapshot, read_step st
         return status;
     }
     status = step(&reader, arguments, error);
-    if (vex_slot_page_is_revoked(snapshot->reading.slot->page)) {
+    if (!vex_pin_holds(snapshot->reading.slot->page, snapshot->reading.slot->slot)) {
         return revoked(error);
     }
     return status;

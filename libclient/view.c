@@ -142,7 +142,7 @@ static void replace_cache(struct vex_collection *collection, struct view_cache *
 
 static bool find_slot(const void *region, uint32_t id, uint32_t *out_slot)
 {
-    for (uint32_t slot = 0; slot < VEX_COLLECTIONS_MAX; slot++) {
+    for (uint32_t slot = 0; slot < VEX_PLACES_MAX; slot++) {
         struct vex_collection_facts facts;
         if (vex_control_collection(region, slot, &facts) && facts.id == id) {
             *out_slot = slot;

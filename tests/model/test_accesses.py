@@ -27,11 +27,7 @@ NAMED = re.compile(r"\bvex_[a-z0-9_]+\b")
 
 # What is known to fall short of the model, with the function that has to be called and who does not yet.
 # An entry that is no longer true fails.
-OPEN = {
-    ("libclient/read.c", "read_snapshot", "vex_pin_holds"): (
-        "reads of a snapshot look at `revoked` alone, which the model says is not enough"
-    ),
-}
+OPEN = {}
 
 
 class Tree:
