@@ -11,6 +11,9 @@
  * what the daemon publishes. Each keeps its own list of searches with the times of a clock that all
  * processes share, and leaves it in a file when it is told to end: the phases need not be told to
  * readers, and nothing but searching is in the figures.
+ *
+ * That is about space and latency, with data made up. With --base it is about what searches find: see
+ * turnover.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +32,7 @@
 #include "tests/bench/common.h"
 #include "tests/bench/instance.h"
 #include "tests/bench/space.h"
+#include "tests/bench/turnover.h"
 
 #define COLLECTION "churn"
 #define K 10u
@@ -36,7 +40,25 @@
 #define WARM_SEARCHES 3
 #define STILL_POLL_NS 100000000
 
-enum { ROWS, DIM, ROUNDS, BATCH, READERS, QUIET, STILL, SETTLE, DIR };
+enum {
+    ROWS,
+    DIM,
+    ROUNDS,
+    BATCH,
+    READERS,
+    QUIET,
+    STILL,
+    SETTLE,
+    BASE,
+    QUERY,
+    METRIC,
+    INDEX,
+    EFFORT,
+    TURNOVERS,
+    LIMIT,
+    PASSES,
+    DIR
+};
 
 static const struct vex_bench_option options[] = {
     [ROWS] = {"rows", VEX_BENCH_COUNT, "N", "200000", 1, 1e9, "vectors"},
@@ -50,6 +72,18 @@ static const struct vex_bench_option options[] = {
                "settled is what has not changed for so long"},
     [SETTLE] = {"settle-seconds", VEX_BENCH_SECONDS, "S", "60", 0.1, 3600,
                 "and what has not settled after so long is taken as it is"},
+    [BASE] =
+        {"base", VEX_BENCH_TEXT, "FILE", NULL, 0, 0,
+         "replace these vectors, .fvecs or .bvecs, and compare with a fresh build; what follows "
+         "goes with it"},
+    [QUERY] = {"query", VEX_BENCH_TEXT, "FILE", NULL, 0, 0, "queries, as the base; needed"},
+    [METRIC] = {"metric", VEX_BENCH_WORD, "l2|cosine|dot", "l2", 0, 0, "distance"},
+    [INDEX] = {"index", VEX_BENCH_WORD, "flat|hnsw|ivf", "hnsw", 0, 0, "how it is searched"},
+    [EFFORT] = {"effort", VEX_BENCH_LIST, "N", "20,40,80", 1, VEX_EF_SEARCH_MAX,
+                "ef_search of hnsw, nprobe of ivf, rising"},
+    [TURNOVERS] = {"turnovers", VEX_BENCH_COUNT, "N", "5", 1, 100, "times that each is replaced"},
+    [LIMIT] = {"limit", VEX_BENCH_COUNT, "N", NULL, 1, 1e9, "only the first rows of the base"},
+    [PASSES] = {"passes", VEX_BENCH_COUNT, "N", "3", 3, 1e6, "times that both are measured"},
     [DIR] = VEX_BENCH_OPTION_DIR,
     {0},
 };
@@ -451,8 +485,40 @@ static bool print_all(struct churn *churn)
     return printed && print_updates(churn) && print_space(churn);
 }
 
+static bool run_turnover(const struct vex_bench_value *values)
+{
+    static const enum vex_metric metrics[] = {VEX_METRIC_L2, VEX_METRIC_COSINE, VEX_METRIC_DOT};
+    static const enum vex_index_kind indexes[] = {VEX_INDEX_FLAT, VEX_INDEX_HNSW, VEX_INDEX_IVF};
+    static const struct vex_bench_value no_effort = {.text = "0", .list_count = 1};
+    struct vex_turnover_options how = {
+        .base = &values[BASE],
+        .query = &values[QUERY],
+        .dir = &values[DIR],
+        .efforts = &values[EFFORT],
+        .rows_max = values[LIMIT].given ? (size_t)values[LIMIT].count : INT32_MAX,
+        .metric = metrics[values[METRIC].count],
+        .index = indexes[values[INDEX].count],
+        .turnovers = values[TURNOVERS].count,
+        .batch_rows = values[BATCH].count,
+        .passes = values[PASSES].count,
+        .still_s = values[STILL].seconds,
+        .rest_s = values[SETTLE].seconds,
+    };
+    if (how.index == VEX_INDEX_FLAT) {
+        how.efforts = &no_effort;
+    }
+    if (!values[QUERY].given) {
+        return vex_bench_fail("give --query with --base, files that end in .fvecs or .bvecs");
+    }
+    return vex_turnover_run(&how);
+}
+
 static bool run(const struct vex_bench_value *values)
 {
+    if (values[BASE].given || values[QUERY].given) {
+        return values[BASE].given ? run_turnover(values)
+                                  : vex_bench_fail("--query goes with --base, which is missing");
+    }
     struct churn *churn = vex_bench_alloc(1, sizeof(*churn));
     churn->values = values;
     churn->dim = (uint32_t)values[DIM].count;

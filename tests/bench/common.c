@@ -114,18 +114,38 @@ unsigned vex_cores_count(void)
     return (unsigned)CPU_COUNT(&cores);
 }
 
-int vex_core_take(unsigned index)
+/* The number of the index-th core from the end, or -1. */
+static int find_core(unsigned index)
 {
     unsigned skip = index % vex_cores_count();
-    for (size_t core = CPU_SETSIZE; core-- > 0;) {
-        if (CPU_ISSET(core, &cores) && skip-- == 0) {
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(core, &one);
-            return sched_setaffinity(0, sizeof(one), &one) == 0 ? (int)core : -1;
+    for (int core = CPU_SETSIZE; core-- > 0;) {
+        if (CPU_ISSET((size_t)core, &cores) && skip-- == 0) {
+            return core;
         }
     }
     return -1;
+}
+
+int vex_core_take(unsigned index)
+{
+    int core = find_core(index);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    if (core < 0) {
+        return -1;
+    }
+    CPU_SET((size_t)core, &one);
+    return sched_setaffinity(0, sizeof(one), &one) == 0 ? core : -1;
+}
+
+void vex_core_leave(unsigned index)
+{
+    int core = find_core(index);
+    cpu_set_t others = cores;
+    if (core >= 0 && vex_cores_count() > 1) {
+        CPU_CLR((size_t)core, &others);
+        (void)sched_setaffinity(0, sizeof(others), &others);
+    }
 }
 
 void vex_core_release(void)

@@ -53,6 +53,8 @@ unsigned vex_cores_count(void);
  * core, or -1. Daemons inherit it: open the instance before.
  */
 int vex_core_take(unsigned index);
+/* Keeps the calling thread off that core and on all the others, if there are others. */
+void vex_core_leave(unsigned index);
 /* Lets the calling thread run on all of them again. */
 void vex_core_release(void);
 

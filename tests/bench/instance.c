@@ -25,6 +25,7 @@
 #define FILL_BYTES (4u << 20) /* of one batch */
 #define SETTLE_POLL_NS 20000000
 #define SETTLE_POLLS_MAX 150
+#define REST_POLL_NS 50000000
 
 /* ---- where ----------------------------------------------------------------------------------- */
 
@@ -267,6 +268,34 @@ double vex_instance_daemon_seconds(const struct vex_instance *instance)
         return NAN;
     }
     return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
+}
+
+bool vex_instance_rest(const struct vex_instance *instance, double still_s, double most_s,
+                       bool *out_rested)
+{
+    struct vex_stats before;
+    struct vex_stats now;
+    uint64_t start_ns = vex_bench_clock_ns();
+    uint64_t moved_ns = start_ns;
+    uint64_t now_ns = start_ns;
+    if (!vex_instance_stats(instance, &before)) {
+        return false;
+    }
+    *out_rested = false;
+    while (!*out_rested && (double)(now_ns - start_ns) < most_s * 1e9 && !vex_bench_stopped()) {
+        (void)nanosleep(&(struct timespec){0, REST_POLL_NS}, NULL);
+        if (!vex_instance_stats(instance, &now)) {
+            return false;
+        }
+        now_ns = vex_bench_clock_ns();
+        if (now.upkeep_running != VEX_JOB_NONE || now.generation != before.generation ||
+            now.merges != before.merges || now.checkpoints != before.checkpoints) {
+            moved_ns = now_ns;
+        }
+        before = now;
+        *out_rested = (double)(now_ns - moved_ns) >= still_s * 1e9;
+    }
+    return !vex_bench_stopped();
 }
 
 struct vex_process_io vex_process_io(uint32_t pid)

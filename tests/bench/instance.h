@@ -51,6 +51,10 @@ bool vex_instance_fill(struct vex_collection *collection, uint32_t dim, uint64_t
                        uint64_t *seed);
 /* Processor time that the daemon has used so far, or NAN. */
 double vex_instance_daemon_seconds(const struct vex_instance *instance);
+/* Waits until the daemon has had no work in the background, and published nothing, for `still_s`, but at
+ * most `most_s`; *out_rested says whether it got there. False if the run was stopped, or after saying why. */
+bool vex_instance_rest(const struct vex_instance *instance, double still_s, double most_s,
+                       bool *out_rested);
 /* Waits until the daemon writes nothing more: after a load it may be preparing files. */
 void vex_instance_settle(const struct vex_instance *instance);
 

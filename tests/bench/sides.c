@@ -87,6 +87,15 @@ static void make_room(struct vex_ours *ours, size_t queries)
     }
 }
 
+struct vex_search_options vex_ours_options(const struct vex_ours *ours, uint64_t effort)
+{
+    struct vex_search_options how = ours->how;
+    how.k = ours->k;
+    how.ef_search = ours->info.index == VEX_INDEX_HNSW ? (uint32_t)effort : 0;
+    how.nprobe = ours->info.index == VEX_INDEX_IVF ? (uint32_t)effort : 0;
+    return how;
+}
+
 bool vex_ours_search(struct vex_ours *ours, size_t first, size_t count,
                      const struct vex_search_options *how, uint64_t *found,
                      struct vex_search_info *out_info)
@@ -110,10 +119,7 @@ bool vex_ours_search_all(void *context, struct vex_contest_point *point, bool co
                          uint64_t *found)
 {
     struct vex_ours *ours = context;
-    struct vex_search_options how = ours->how;
-    how.k = ours->k;
-    how.ef_search = ours->info.index == VEX_INDEX_IVF ? 0 : (uint32_t)point->effort;
-    how.nprobe = ours->info.index == VEX_INDEX_IVF ? (uint32_t)point->effort : 0;
+    struct vex_search_options how = vex_ours_options(ours, point->effort);
     struct vex_search_info info = {.mode = "none"};
     uint64_t visited = 0;
     size_t queries = ours->queries->rows;

@@ -49,6 +49,8 @@ struct vex_ours {
  * segment with its index. The fields down to `how` are set before. */
 bool vex_ours_build(struct vex_ours *ours, const char *name,
                     const struct vex_collection_options *options, const struct vex_vectors *base);
+/* `how`, with the effort where this index has it. */
+struct vex_search_options vex_ours_options(const struct vex_ours *ours, uint64_t effort);
 /* `count` queries from `first` on in one call; `found` gets k ids for each, UINT64_MAX = none. */
 bool vex_ours_search(struct vex_ours *ours, size_t first, size_t count,
                      const struct vex_search_options *how, uint64_t *found,
