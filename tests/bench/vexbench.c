@@ -29,7 +29,9 @@
     X(start)                                                                                       \
     X(churn)                                                                                       \
     X(search)                                                                                      \
-    X(exact)
+    X(exact)                                                                                       \
+    X(live)                                                                                        \
+    X(scale)
 
 #define DECLARE(name) extern const struct vex_bench vex_bench_##name;
 BENCHES(DECLARE)

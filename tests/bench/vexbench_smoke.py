@@ -30,6 +30,12 @@ DATA = [
 ]
 SEARCH = ["search", *DATA]
 EXACT = ["exact", *DATA]
+CHURN = ["churn", *DATA, "--still-seconds", "0.2", "--settle-seconds", "5"]
+LIVE = [
+    *("live", *DATA, "--seconds", "0.3", "--rounds", "3"),
+    *("--still-seconds", "0.1", "--settle-seconds", "5"),
+]
+SCALE = ["scale", "--dim", "24", "--latent", "6", "--queries", "40", "--effort", "10,40"]
 
 RUNS = (
     ["pin", "--seconds", "0.02", "--threads", "2", "--rows", "100"],
@@ -47,6 +53,11 @@ RUNS = (
     [*SEARCH, "--effort", "10,50", "--batch", "3", "--peers", "graph", "--peer-effort", "20,40"],
     [*SEARCH, "--recall", "0.9", "--isa", "scalar", "--limit", "1000"],
     [*EXACT, "--batch", "3"],
+    [*CHURN, "--limit", "3000", "--turnovers", "2", "--effort", "10,40"],
+    [*CHURN, "--limit", "500", "--turnovers", "1", "--index", "flat", "--batch", "70"],
+    [*LIVE, "--rate", "300", "--writers", "2", "--check-every", "7"],
+    [*LIVE, "--rate", "100", "--index", "flat", "--daemon-cores", "all", "--limit", "900"],
+    [*SCALE, "--rows", "3000,5000"],
     [*EXACT, "--index", "hnsw", "--batch", "1", "--queries", "2", "--limit", "3001", "--k", "1"],
 )
 # Only where the peer was there when vexbench was built, and the lines that only these print.
@@ -55,6 +66,7 @@ PEERS = {
     "hnswlib": [
         [*SEARCH, "--effort", "10,50", "--peer-effort", "10,20,200", "--peers", "hnswlib"],
         [*SEARCH, "--index", "flat", "--peers", "graph,hnswlib", "--isa", "scalar"],
+        [*SCALE, "--rows", "3000", "--peers", "hnswlib", "--peer-effort", "10,20"],
     ],
     "faiss": [
         [*SEARCH, "--index", "flat", "--peers", "faiss", "--batch", "8"],
@@ -64,7 +76,7 @@ PEERS = {
 }
 PEER_LINES = {
     "rocksdb": {("ingest", "peer"), ("ingest", "peer_insert"), ("ingest", "peer_batch")},
-    "hnswlib": {("search", "peer")},
+    "hnswlib": {("search", "peer"), ("scale", "peer"), ("scale", "ratio")},
     "faiss": {("search", "peer"), ("exact", "peer"), ("exact", "peer_batch")},
 }
 
@@ -77,6 +89,9 @@ LONG_RUNS = (
     ["churn", "--rows", "2000", "--rounds", "10000", "--quiet-seconds", "0.2"],  # others read
     [*SEARCH, "--passes", "1000000"],
     [*EXACT, "--passes", "1000000"],
+    [*CHURN, "--turnovers", "100"],
+    [*LIVE, "--rate", "1", "--seconds", "1", "--rounds", "1000"],
+    [*SCALE, "--rows", "3000", "--passes", "1000000"],
 )
 
 # Arguments, and what the message must say.
@@ -99,6 +114,8 @@ WRONG = (
     (["search", "--recall", "1"], "'1' is not a number from 0.01 to 0.9999"),
     (["exact", "--index", "auto"], "'auto' is not one or more of flat|hnsw|ivf"),
     (["search", "--passes", "2"], "'2' is not a whole number from 3 to"),
+    (["live", "--metric", "dot"], "'dot' is not one of l2|cosine"),
+    (["scale", "--rows", "5"], "'5' is not 1 to 16 whole numbers from 10 to"),
     (["start", "--kill=9"], "'9' is not wanted: it takes no value"),
 )
 
@@ -106,6 +123,12 @@ WRONG = (
 FAILING = (
     (["search"], "give --base and --query"),
     (["exact"], "give --base and --query"),
+    (["live"], "give --base and --query"),
+    (["churn", *DATA[:2]], "give --query with --base"),
+    (["churn", *DATA[2:4]], "--query goes with --base, which is missing"),
+    ([*CHURN, "--limit", "9"], "--base: 9 rows; 10 are searched for"),
+    ([*LIVE, "--rate", "5000"], "1500 would arrive in each of 3 rounds, which leaves less than 10"),
+    (["scale", "--rows", "2000,1000"], "--rows: the sizes must rise: 2000,1000"),
     ([*EXACT, "--limit", "9"], "--k: 10 neighbours of 9 rows"),
     ([*SEARCH, "--effort", "20,10"], "the efforts of vexdb must rise: 20,10"),
     ([*SEARCH, "--limit", "5"], "--k: 10 neighbours of 5 rows"),
@@ -130,7 +153,10 @@ MAY_BE_ZERO = {"core", "load", "client_cores", "daemon_cores", "dead_rows_fresh"
 MAY_BE_ZERO_OF = {
     "start": {"stop_s", "daemon_cpu_s", "replayed", "read_mib", "limit_s"}
     | {"ratio", "ratio_greatest"},
-    "churn": {"dead_rows_end", "dead_rows_settled"},
+    "churn": {"dead_rows_end", "dead_rows_settled"}
+    | {"dead", "twice", "unfilled", "recall_loss", "dead_rows", "effort"},
+    "live": {"unrested", "missed", "graphs", "effort"},
+    "scale": {"cpu_s"},
     "search": {"effort", "import_s", "build_s", "cpu_s", "lists", "beside_bytes"},
     "exact": {"tied", "wrong"},
 }
@@ -285,7 +311,7 @@ def check_usage(program):
         expect(message in result.stderr, f"{arguments}: said {result.stderr!r}, not {message!r}")
         expect(not result.stdout, f"{arguments}: wrong usage printed a result")
     overview = run(program, ["--help"]).stdout
-    for bench in ("pin", "scan", "ingest", "start", "churn", "search", "exact"):
+    for bench in ("pin", "scan", "ingest", "start", "churn", "search", "exact", "live", "scale"):
         expect(f"  {bench} " in overview, f"--help does not name {bench}")
     for bench in ("pin", "scan", "ingest"):
         help_text = run(program, [bench, "--help"])
