@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 #include "daemon/index_plan.h"
+#include "index/calibrate.h"
 #include "index/index.h"
 
 #define SLICE_BYTES (1u << 20)
@@ -74,6 +75,10 @@ static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
                                                 job->lsn};
         job->status = vex_graph_extend(&merged->writer, &job->shape.graph, &origin, &build_pace,
                                        &job->graph, &job->error);
+        if (job->status == VEX_OK) {
+            job->status = vex_calibrate(&merged->writer, &vex_index_hnsw, VEX_EFFORT_UNIT_EF,
+                                        &build_pace, &job->error);
+        }
         return job->status == VEX_OK;
     }
     const struct vex_index *index = job->shape.graph.m ? &vex_index_hnsw : &vex_index_flat;

@@ -26,9 +26,15 @@ struct vex_view_segment {
     uint32_t visible_rows; /* at most the segment's capacity */
 };
 
-/* How hard an approximate search tries, and what it may work with. Exact search ignores it. */
+/*
+ * How hard an approximate search tries, and what it may work with. Exact search ignores it. With a recall
+ * to aim at, each segment is searched as hard as its table says (effort.h).
+ */
 struct vex_effort {
+    double recall;        /* instead of ef and nprobe; 0 = not asked for */
+    double dead_share;    /* of the view's rows: a recall was measured with none */
     uint32_t ef;          /* nodes kept while walking; 0 = the default. k is the least */
+    uint32_t nprobe;      /* lists visited; 0 = the default */
     void *scratch;        /* aligned to 64; NULL = allocate for this call */
     size_t scratch_bytes; /* what is too small is not used */
 };
@@ -74,6 +80,8 @@ const struct vex_index *vex_index_by_name(const char *name);
 
 /* Scratch for hnsw searches with this ef, dim and k. */
 size_t vex_effort_scratch_bytes(uint32_t dim, uint32_t ef, uint32_t k);
+/* The ef that a search of this view uses at k; the largest, if segments differ. */
+uint32_t vex_effort_ef(const struct vex_view *view, uint32_t k);
 
 /* Offers the nearest rows of one segment of a view, by scanning it. */
 void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *queries,

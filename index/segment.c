@@ -59,6 +59,9 @@ static struct vex_part_size part_size(enum vex_index_part part,
     if (shape->graph.m == 0) {
         return (struct vex_part_size){0, 0};
     }
+    if (part == VEX_PART_EFFORT) {
+        return vex_effort_part_size();
+    }
     return vex_graph_part_size(part, &shape->graph, shape->dim, shape->capacity_rows);
 }
 
@@ -360,6 +363,7 @@ static enum vex_status attach_index(struct vex_segment *segment,
         status = vex_graph_attach(&segment->graph, &parts, &segment->codes, header->capacity_rows,
                                   error);
     }
+    status = status == VEX_OK ? vex_effort_attach(&segment->effort, &parts, error) : status;
     return status == VEX_OK ? status
                             : vex_error_wrap(error, status, "segment %llu",
                                              (unsigned long long)header->segment_id);

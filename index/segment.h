@@ -33,6 +33,7 @@
 #include <vex/types.h>
 
 #include "base/panic.h"
+#include "index/effort.h"
 #include "index/graph.h"
 #include "index/store.h"
 
@@ -104,8 +105,9 @@ struct vex_segment {
     const uint8_t *payloads;
     const _Atomic uint32_t *hash;
     const _Atomic uint64_t *deaths;
-    struct vex_codes codes; /* count 0: none, or not built when this was attached */
-    struct vex_graph graph; /* nodes_count 0: as above */
+    struct vex_codes codes;         /* count 0: none, or not built when this was attached */
+    struct vex_graph graph;         /* nodes_count 0: as above */
+    struct vex_effort_table effort; /* steps_count 0: as above */
 };
 
 struct vex_segment_shape {

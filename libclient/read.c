@@ -309,18 +309,24 @@ static enum vex_status search_view(const struct reader *reader, struct search *s
     struct vex_view view = reader->reading->view;
     bool walk = !options->exact && has_graph(&view);
     search->info.mode = walk ? "hnsw" : "exact";
+    search->info.ef_search = 0;
     if (!walk) {
         return vex_index_flat.search(&view, search->queries, search->queries_count, search->topks,
                                      counters, error);
     }
-    struct vex_effort effort = {.ef = options->ef_search ? options->ef_search
-                                                         : VEX_GRAPH_EF_SEARCH_DEFAULT};
-    effort.scratch_bytes = vex_effort_scratch_bytes(view.dim, effort.ef, options->k);
+    uint64_t rows = reader->reading->live_rows + reader->reading->dead_rows;
+    struct vex_effort effort = {
+        .recall = (double)options->recall,
+        .dead_share = rows ? (double)reader->reading->dead_rows / (double)rows : 0,
+        .ef = options->ef_search,
+    };
+    view.effort = &effort;
+    search->info.ef_search = vex_effort_ef(&view, options->k);
+    effort.scratch_bytes = vex_effort_scratch_bytes(view.dim, search->info.ef_search, options->k);
     effort.scratch = vex_scratch_take(effort.scratch_bytes);
     if (!effort.scratch) {
         return vex_error_set(error, VEX_ERR_NOMEM, "search: out of memory");
     }
-    view.effort = &effort;
     return vex_index_hnsw.search(&view, search->queries, search->queries_count, search->topks,
                                  counters, error);
 }
@@ -342,6 +348,7 @@ static enum vex_status search_step(struct reader *reader, void *arguments, struc
         .complete = true,
         .stale = search->wants_info && is_stale(reader->reading->attachment),
         .mode = search->info.mode,
+        .ef_search = search->info.ef_search,
         .snapshot_lsn = reader->reading->lsn,
         .rows_visited = counters.rows_visited,
     };

@@ -94,6 +94,7 @@ struct search {
     bool stale;
     const char *mode;
     uint64_t rows_visited;
+    uint32_t ef_used;
     double seconds; /* in the library */
 };
 
@@ -196,6 +197,7 @@ static enum vex_status search_chunk(struct search *search, const float *queries,
     search->stale = search->stale || info.stale;
     search->mode = info.mode;
     search->rows_visited += info.rows_visited;
+    search->ef_used = info.ef_search;
     for (size_t query = 0; query < count; query++) {
         if (search->context->json) {
             print_query_json(search, query);
@@ -227,8 +229,12 @@ static void end_output(struct search *search)
     if (!search->context->json) {
         /* For people; a script that wants it asks for JSON. */
         if (isatty(STDOUT_FILENO)) {
-            fprintf(out, "\n%s, %.3f ms, %" PRIu64 " rows compared, lsn %" PRIu64 "%s%s\n",
-                    search->mode, search->seconds * 1e3, search->rows_visited, lsn,
+            fprintf(out, "\n%s", search->mode);
+            if (search->ef_used) {
+                fprintf(out, " with ef_search %" PRIu32, search->ef_used);
+            }
+            fprintf(out, ", %.3f ms, %" PRIu64 " rows compared, lsn %" PRIu64 "%s%s\n",
+                    search->seconds * 1e3, search->rows_visited, lsn,
                     search->complete ? "" : ", incomplete",
                     search->stale ? ", stale: no daemon is connected" : "");
         }
@@ -247,6 +253,8 @@ static void end_output(struct search *search)
     vex_json_bool(json, search->stale);
     vex_json_key(json, "rows_visited");
     vex_json_u64(json, search->rows_visited);
+    vex_json_key(json, "ef_search");
+    vex_json_u64(json, search->ef_used);
     vex_json_key(json, "search_ms");
     vex_json_decimal(json, search->seconds * 1e3);
     vex_json_close(json, '}');

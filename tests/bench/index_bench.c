@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "index/calibrate.h"
 #include "index/graph_build.h"
 #include "index/index.h"
 #include "index/kernels.h"
@@ -24,6 +25,7 @@
 
 #define EFS_MAX 32
 #define QUERIES_MAX 1000u
+#define EF_MAX 4096u /* of those that a table may suggest */
 
 struct rows {
     float *values;
@@ -148,7 +150,14 @@ static void build(struct world *world)
            (double)report.cpu_ns * 1e-9, world->base.count / ((double)report.cpu_ns * 1e-9),
            report.reached, report.nodes_count, (double)report.mean_degree,
            (double)report.error_rms);
-    uint32_t ef_max = setup->k;
+    double start = cpu_seconds();
+    if (vex_calibrate(&world->writer, &vex_index_hnsw, VEX_EFFORT_UNIT_EF, NULL, &error) !=
+        VEX_OK) {
+        die(error.message);
+    }
+    printf("calibrated: %.2f s of CPU, %u steps\n", cpu_seconds() - start,
+           world->writer.segment.effort.steps_count);
+    uint32_t ef_max = setup->k > EF_MAX ? setup->k : EF_MAX;
     for (uint32_t i = 0; i < setup->efs_count; i++) {
         ef_max = setup->efs[i] > ef_max ? setup->efs[i] : ef_max;
     }
@@ -399,6 +408,20 @@ static void build_peer(struct world *world)
     printf("%s: %.1f s of CPU\n", world->library->name, cpu_seconds() - start);
 }
 
+/* What a search that names a recall would use, and what that finds. */
+static void check_table(const struct world *world)
+{
+    static const double recalls[] = {0.80, 0.90, 0.95, 0.99, 0.995};
+    const struct vex_effort_table *table = &world->writer.segment.effort;
+    uint64_t *found = malloc((size_t)world->queries.count * world->setup.k * sizeof(*found));
+    for (uint32_t i = 0; i < sizeof(recalls) / sizeof(*recalls) && found; i++) {
+        uint32_t ef = vex_effort_for(table, VEX_EFFORT_UNIT_EF, world->setup.k, recalls[i]);
+        struct outcome outcome = run_vex(world, ef, false, found);
+        printf("asked for recall %.3f: ef %u, recall %.4f\n", recalls[i], ef, outcome.recall);
+    }
+    free(found);
+}
+
 int main(int count, char **arguments)
 {
     struct world world = {.setup = {
@@ -423,6 +446,7 @@ int main(int count, char **arguments)
            world.base.dim, world.queries.count, world.setup.k, vex_kernels_get()->name);
     build(&world);
     find_truth(&world);
+    check_table(&world);
     if (world.setup.with_peer) {
         build_peer(&world);
     }

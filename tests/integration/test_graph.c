@@ -164,6 +164,47 @@ static void a_walk_finds_most_and_tells_the_truth(void **state)
     vex_close(db);
 }
 
+static struct vex_search_info search_for_recall(struct vex_collection *collection,
+                                                const float *query, float recall_wanted,
+                                                uint32_t ef_search, uint64_t ids[K])
+{
+    float distances[K];
+    uint32_t count = 0;
+    struct vex_results results = {
+        .size = sizeof(results), .ids = ids, .distances = distances, .counts = &count};
+    struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
+    struct vex_search_info info = {.size = sizeof(info)};
+    options.k = K;
+    options.recall = recall_wanted;
+    options.ef_search = ef_search;
+    assert_ok(vex_search(collection, query, 1, DIM, &options, &results, &info, sink));
+    assert_int_equal(count, K);
+    return info;
+}
+
+static void a_recall_becomes_the_effort_that_was_measured(void **state)
+{
+    struct vex_db *db = vex_fixture_open(*state);
+    struct vex_collection *collection = make(db, "asked", VEX_METRIC_L2, VEX_INDEX_HNSW);
+    float query[DIM];
+    uint64_t ids[K];
+    uint64_t same_ids[K];
+    make_vector(3, 999, query);
+    put(collection, 0, ROWS, 0);
+    assert_int_equal(search_for_recall(collection, query, 0.9f, 0, ids).ef_search, 0);
+    compact(db, "asked");
+    struct vex_search_info little = search_for_recall(collection, query, 0.5f, 0, ids);
+    struct vex_search_info much = search_for_recall(collection, query, 0.999f, 0, ids);
+    assert_in_range(little.ef_search, K, much.ef_search - 1);
+    assert_true(little.rows_visited < much.rows_visited);
+    struct vex_search_info same = search_for_recall(collection, query, 0, much.ef_search, same_ids);
+    assert_int_equal(same.ef_search, much.ef_search);
+    assert_int_equal(same.rows_visited, much.rows_visited);
+    assert_memory_equal(ids, same_ids, sizeof(ids));
+    vex_collection_close(collection);
+    vex_close(db);
+}
+
 /* Inner products have no triangle inequality; recall is lower, truth is not. */
 static void a_walk_by_dot_product_tells_the_truth(void **state)
 {
@@ -421,6 +462,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         with_daemon(a_walk_finds_most_and_tells_the_truth),
+        with_daemon(a_recall_becomes_the_effort_that_was_measured),
         with_daemon(a_walk_by_dot_product_tells_the_truth),
         with_daemon(the_index_says_when_there_is_a_graph),
         with_daemon(the_dead_are_never_found_and_k_are),

@@ -469,8 +469,10 @@ struct vex_search_options {
     uint32_t nprobe;
     /*
      * Instead of the two above: the share of the true neighbours to aim at, above 0 and below 1. The effort
-     * follows from what was measured on the collection's own data, and is the default where nothing was.
-     * 0 = not asked for.
+     * follows from what was measured on the collection's own rows when the index was built. It is an
+     * estimate, on the careful side, for queries that lie as the rows do: the mean over many, not a
+     * promise for each. Where nothing was measured (fewer than 1,024 rows) the effort is generous; where
+     * no measured effort was enough, it is the largest one. 0 = not asked for.
      */
     float recall;
     struct vex_read_options read;
@@ -506,6 +508,7 @@ struct vex_search_info {
     const char *mode;      /* "exact", or "hnsw" if a graph was walked; static storage */
     uint64_t snapshot_lsn; /* the state that was searched */
     uint64_t rows_visited; /* rows compared, over all queries; of a graph, in compressed form */
+    uint32_t ef_search;    /* as used, also for a recall: the largest over segments; 0 = no graph */
 };
 
 /*
