@@ -186,6 +186,16 @@ static void make_segment(void)
     save("segment", "body_changed", body_changed, sizeof(body_changed));
     const uint8_t raw[] = {0, 0, 0, 8, 0, 0x56, 0x45, 0x58, 0x53, 1, 0, 0, 0};
     save("segment", "raw", raw, sizeof(raw));
+    const uint8_t codes[] = {7, 31, 8 | 16, 0, 20};
+    const uint8_t graph[] = {31, 63, 32, 1, 63};
+    const uint8_t graph_changed[] = {7,    40,   32,   0,    40, 0, 0x82, 8,
+                                     0xff, 0xff, 0xff, 0xff, 0,  0, 0xc0, 0x7f};
+    const uint8_t graph_changed_late[] = {7,    40,   32 | 64, 0,    40, 0, 0x84, 8,
+                                          0xff, 0xff, 0xff,    0xff, 0,  0, 0xc0, 0x7f};
+    save("segment", "codes", codes, sizeof(codes));
+    save("segment", "graph", graph, sizeof(graph));
+    save("segment", "graph_changed", graph_changed, sizeof(graph_changed));
+    save("segment", "graph_changed_late", graph_changed_late, sizeof(graph_changed_late));
 }
 
 #define SLOT_INPUT 160u /* as in fuzz_manifest.c */
