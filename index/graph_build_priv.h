@@ -62,6 +62,7 @@ struct vex_graph_build {
     uint32_t bytes_stride;
     bool fine;           /* floats in the place of the bytes: bytes would blur, see code_set.h */
     float bytes_inverse; /* of the size of one step of a byte */
+    float rest_limit;    /* square of the length of all rows under dot */
     float rest_mean;     /* of the rest under dot, see code_space.h */
     struct vex_build_layer layers[VEX_GRAPH_LAYERS_MAX];
     struct vex_build_origin origin;

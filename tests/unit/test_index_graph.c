@@ -717,6 +717,41 @@ static void rows_of_narrow_groups_are_found(void **state)
     }
 }
 
+/* A few rows that are many times as long as the others must not make all others alike. */
+static void a_few_long_rows_do_not_spoil_the_dot_product(void **state)
+{
+    (void)state;
+    enum { DIM = 64, ROWS = 8000 };
+    static struct answers exact;
+    static struct answers found;
+    struct world world;
+    float vector[DIM];
+    allocate_world(&world, VEX_METRIC_DOT, DIM, ROWS);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        random_vector(&world.random, DIM, 4000, vector);
+        double sum = 0; /* of uniform numbers: nearly normal, so that lengths are lognormal */
+        for (int j = 0; j < 12; j++) {
+            sum += vex_random_between(&world.random, -0.5, 0.5);
+        }
+        float length = expf((float)sum * 0.5f);
+        for (uint32_t d = 0; d < DIM; d++) {
+            vector[d] *= length;
+        }
+        (void)vex_segment_append(&world.writer, 1000 + i, vector, NULL, 0);
+    }
+    for (uint32_t i = 0; i < QUERIES; i++) {
+        random_vector(&world.random, DIM, 4000, world.queries + i * DIM);
+    }
+    build(&world, NULL);
+    ask(&vex_index_flat, &world, ROWS, 1, 0, K, &exact);
+    ask(&vex_index_hnsw, &world, ROWS, 1, 40, K, &found);
+    double share = recall(&world, &exact, &found);
+    if (share < 0.54) {
+        fail_msg("recall %.4f", share);
+    }
+    free_world(&world);
+}
+
 static void a_head_that_cannot_be_is_refused(void **state)
 {
     (void)state;
@@ -832,6 +867,7 @@ int main(void)
         cmocka_unit_test(validate_names_a_link_that_leads_outside),
         cmocka_unit_test(a_head_that_cannot_be_is_refused),
         cmocka_unit_test(rows_of_narrow_groups_are_found),
+        cmocka_unit_test(a_few_long_rows_do_not_spoil_the_dot_product),
         cmocka_unit_test(a_head_of_codes_that_cannot_be_is_refused),
         cmocka_unit_test(indexes_have_names),
     };
