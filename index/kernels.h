@@ -24,6 +24,7 @@
 #include <stddef.h>
 
 #include "index/graph_kernels.h"
+#include "index/scan_kernels.h"
 #include "index/store_kernels.h"
 
 typedef void (*vex_rows_kernel)(const float *query, const float *rows, size_t stride, size_t count,
@@ -42,6 +43,7 @@ struct vex_kernels {
     const struct vex_graph_kernels *graph;
     const struct vex_store_kernels *half; /* rows of halves, of bytes: store.h */
     const struct vex_store_kernels *int8;
+    const struct vex_scan_kernels *scan;
 };
 
 /* The best table this processor can run, lowered by VEX_ISA. Never NULL; the same at every call. */
@@ -52,7 +54,7 @@ const struct vex_kernels *vex_kernels_by_name(const char *name);
 extern const struct vex_kernels vex_kernels_scalar;
 #if defined(__x86_64__)
 extern const struct vex_kernels vex_kernels_avx2;
-extern const struct vex_kernels vex_kernels_avx512; /* graph kernels of AVX2 */
+extern const struct vex_kernels vex_kernels_avx512; /* graph and scan kernels of AVX2 */
 extern const struct vex_kernels vex_kernels_avx512vnni;
 #endif
 

@@ -155,4 +155,5 @@ const struct vex_kernels vex_kernels_avx2 = {
     .graph = &vex_graph_kernels_avx2,
     .half = &vex_half_kernels_avx2,
     .int8 = &vex_int8_kernels_avx2,
+    .scan = &vex_scan_kernels_avx2,
 };

@@ -157,6 +157,7 @@ const struct vex_kernels vex_kernels_avx512 = {
     .graph = &vex_graph_kernels_avx2,
     .half = &vex_half_kernels_avx512,
     .int8 = &vex_int8_kernels_avx512,
+    .scan = &vex_scan_kernels_avx2,
 };
 
 const struct vex_kernels vex_kernels_avx512vnni = {
@@ -169,4 +170,5 @@ const struct vex_kernels vex_kernels_avx512vnni = {
     .graph = &vex_graph_kernels_avx512,
     .half = &vex_half_kernels_avx512,
     .int8 = &vex_int8_kernels_avx512,
+    .scan = &vex_scan_kernels_avx512,
 };

@@ -112,4 +112,5 @@ const struct vex_kernels vex_kernels_scalar = {
     .graph = &vex_graph_kernels_scalar,
     .half = &vex_half_kernels_scalar,
     .int8 = &vex_int8_kernels_scalar,
+    .scan = &vex_scan_kernels_scalar,
 };
