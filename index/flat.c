@@ -19,16 +19,20 @@
  * Why not rank in single precision: on real data (784 pixels, squared distances near 5e7) its
  * rounding exceeds the gap between neighbours, and answers would differ between processors.
  */
-#include "index/index.h"
+#include "index/flat.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/panic.h"
+#include "index/code_scan.h"
 #include "index/exact.h"
 #include "index/row_block.h"
 
 #define GROUP_QUERIES 64u /* share one pass over the rows */
+#define SCRATCH_ALIGNMENT 64u
 
 struct scan {
     const struct vex_view *view;
@@ -80,16 +84,21 @@ static bool cannot_win_dot(const struct filter *filter, float score, float norm)
            norm <= FLT_MAX;
 }
 
+double vex_flat_threshold(const struct vex_flat_query *query)
+{
+    double threshold = vex_topk_threshold(query->topk);
+    return threshold < query->limit ? threshold : query->limit;
+}
+
 static void scan_block(const struct scan *scan, const struct vex_row_block *block,
-                       uint32_t segment_index, const float *query, double query_norm,
-                       struct vex_topk *topk)
+                       uint32_t segment_index, struct vex_flat_query *query)
 {
     const struct vex_segment *segment = block->segment;
     bool is_l2 = scan->view->metric == VEX_METRIC_L2;
     float scores[VEX_ROW_BLOCK_ROWS_MAX];
-    vex_row_block_score(block, query, scores);
-    double threshold = vex_topk_threshold(topk);
-    struct filter filter = filter_for(scan, query_norm, threshold);
+    vex_row_block_score(block, query->query, scores);
+    double threshold = vex_flat_threshold(query);
+    struct filter filter = filter_for(scan, query->norm, threshold);
     uint32_t first_row = block->first_row;
     uint32_t count = block->count;
     for (uint32_t i = 0; i < count; i++) {
@@ -102,59 +111,92 @@ static void scan_block(const struct scan *scan, const struct vex_row_block *bloc
             continue;
         }
         struct vex_candidate candidate = {
-            .key = vex_exact_row_key(segment, query, query_norm, row),
+            .key = vex_exact_row_key(segment, query->query, query->norm, row),
             .id = segment->ids[row],
             .segment = segment_index,
             .row = row,
         };
-        vex_topk_offer(topk, &candidate);
-        double now = vex_topk_threshold(topk);
+        vex_topk_offer(query->topk, &candidate);
+        double now = vex_flat_threshold(query);
         if (now < threshold) {
             threshold = now;
-            filter = filter_for(scan, query_norm, threshold);
+            filter = filter_for(scan, query->norm, threshold);
         }
     }
 }
 
-/* One pass over the rows of a segment for all queries of a group. */
-static void scan_group(const struct scan *scan, uint32_t segment_index, const float *queries,
-                       size_t count, struct vex_topk *topks)
+void vex_flat_rows(const struct vex_view *view, uint32_t segment, uint32_t first, uint32_t count,
+                   struct vex_flat_query *queries, size_t queries_count)
 {
-    const struct vex_view *view = scan->view;
-    double query_norms[GROUP_QUERIES];
-    for (size_t i = 0; i < count; i++) {
-        query_norms[i] = vex_exact_norm(queries + i * view->dim, view->dim);
-    }
-    const struct vex_segment *segment = view->segments[segment_index].segment;
-    uint32_t visible = view->segments[segment_index].visible_rows;
-    VEX_ASSERT(visible <= segment->capacity_rows);
-    _Alignas(64) float buffer[VEX_ROW_BLOCK_FLOATS];
-    struct vex_row_block block;
-    vex_row_block_init(&block, segment, view->metric == VEX_METRIC_L2, buffer);
-    for (uint32_t row = 0; row < visible; row += block.rows_max) {
-        uint32_t left = visible - row;
-        vex_row_block_move(&block, row, left < block.rows_max ? left : block.rows_max);
-        for (size_t i = 0; i < count; i++) {
-            scan_block(scan, &block, segment_index, queries + i * view->dim, query_norms[i],
-                       &topks[i]);
-        }
-    }
-}
-
-void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *queries,
-                   size_t count, struct vex_topk *topks, struct vex_search_counters *counters)
-{
-    double u = ldexp(1, -24);
+    const double u = 0x1p-24;
     double n = view->dim;
     struct scan scan = {
         .view = view,
         .bound = (n + 8) * u / (1 - (n + 8) * u),
         .floor = (float)n * FLT_MIN,
     };
+    _Alignas(64) float buffer[VEX_ROW_BLOCK_FLOATS];
+    struct vex_row_block block;
+    uint32_t end = first + count;
+    VEX_ASSERT(end <= view->segments[segment].segment->capacity_rows);
+    vex_row_block_init(&block, view->segments[segment].segment, view->metric == VEX_METRIC_L2,
+                       buffer);
+    for (uint32_t row = first; row < end; row += block.count) {
+        vex_row_block_move(&block, row, end - row < block.rows_max ? end - row : block.rows_max);
+        for (size_t i = 0; i < queries_count; i++) {
+            scan_block(&scan, &block, segment, &queries[i]);
+        }
+    }
+}
+
+/* Scratch for the codes of a segment: what the caller brought, or NULL if there is none. */
+static void *find_scratch(const struct vex_view *view, size_t needed, void **out_owned)
+{
+    *out_owned = NULL;
+    if (view->effort && view->effort->scratch && view->effort->scratch_bytes >= needed) {
+        return view->effort->scratch;
+    }
+    *out_owned = aligned_alloc(SCRATCH_ALIGNMENT, vex_round_up(needed, SCRATCH_ALIGNMENT));
+    return *out_owned;
+}
+
+/* One pass over a segment, by codes as far as they go. Without memory for that it takes longer. */
+static void scan_group(const struct vex_view *view, uint32_t segment,
+                       struct vex_flat_query *queries, size_t count)
+{
+    uint32_t visible = view->segments[segment].visible_rows;
+    uint32_t coded = vex_code_scan_rows(&view->segments[segment]);
+    VEX_ASSERT(visible <= view->segments[segment].segment->capacity_rows);
+    if (coded > 0) {
+        void *owned;
+        size_t needed =
+            vex_code_scan_scratch_bytes(view->segments[segment].segment, count, queries[0].topk->k);
+        void *scratch = find_scratch(view, needed, &owned);
+        if (scratch) {
+            vex_code_scan(view, segment, queries, count, scratch);
+        }
+        coded = scratch ? coded : 0;
+        free(owned);
+    }
     for (size_t i = 0; i < count; i += GROUP_QUERIES) {
-        size_t group = count - i < GROUP_QUERIES ? count - i : GROUP_QUERIES;
-        scan_group(&scan, segment, queries + i * view->dim, group, topks + i);
-        counters->rows_visited += (uint64_t)group * view->segments[segment].visible_rows;
+        size_t some = count - i < GROUP_QUERIES ? count - i : GROUP_QUERIES;
+        vex_flat_rows(view, segment, coded, visible - coded, queries + i, some);
+    }
+}
+
+void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *queries,
+                   size_t count, struct vex_topk *topks, struct vex_search_counters *counters)
+{
+    struct vex_flat_query group[VEX_CODE_SCAN_GROUP];
+    for (size_t i = 0; i < count; i += VEX_CODE_SCAN_GROUP) {
+        size_t some = count - i < VEX_CODE_SCAN_GROUP ? count - i : VEX_CODE_SCAN_GROUP;
+        for (size_t j = 0; j < some; j++) {
+            const float *query = queries + (i + j) * view->dim;
+            group[j] = (struct vex_flat_query){query, vex_exact_norm(query, view->dim),
+                                               &topks[i + j], INFINITY};
+        }
+        scan_group(view, segment, group, some);
+        counters->rows_visited += (uint64_t)some * view->segments[segment].visible_rows;
     }
 }
 
@@ -163,8 +205,13 @@ static enum vex_status search_flat(const struct vex_view *view, const float *que
                                    struct vex_error *error)
 {
     (void)error;
-    for (uint32_t s = 0; s < view->segments_count; s++) {
-        vex_flat_scan(view, s, queries, count, topks, counters);
+    /* Codes first: what they find lets the others drop rows on their single-precision score. */
+    for (int coded = 1; coded >= 0; coded--) {
+        for (uint32_t s = 0; s < view->segments_count; s++) {
+            if ((vex_code_scan_rows(&view->segments[s]) > 0) == coded) {
+                vex_flat_scan(view, s, queries, count, topks, counters);
+            }
+        }
     }
     return VEX_OK;
 }
