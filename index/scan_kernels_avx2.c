@@ -19,7 +19,8 @@
 #define STEP_BYTES (VEX_TILE_ROWS * STEP_DIMS)
 #define STEPS_NARROW 8u /* sums of 16 bits hold so many */
 #define QUARTERS (VEX_TILE_ROWS / LANES)
-#define FETCH_AHEAD_BYTES 2048u
+#define FETCH_AHEAD_BYTES 8192u
+#define FETCH_AHEAD_ROWS 512u /* of factors and angles */
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE __m256i load(const void *from)
@@ -34,38 +35,34 @@ INLINE void store(void *to, __m256i value)
 
 /* ---- one query ------------------------------------------------------------------------------- */
 
-INLINE __m128i four_rows(const uint8_t *const code[GROUP], const int8_t *query, size_t padded)
+/* The sum of a code, spread over eight lanes. */
+INLINE __m256i one_row(const uint8_t *code, const int8_t *query, size_t padded)
 {
     const __m256i low_half = _mm256_set1_epi8(15);
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[GROUP];
-#pragma GCC unroll 4
-    for (size_t j = 0; j < GROUP; j++) {
-        sums[j] = _mm256_setzero_si256();
-    }
+    __m256i sum = _mm256_setzero_si256();
     for (size_t i = 0; i < padded; i += VEX_CODE_CHUNK_DIMS) {
-        __m256i first = load(query + i);
-        __m256i second = load(query + i + WIDE);
-        __m256i third = load(query + i + LINE);
-        __m256i fourth = load(query + i + LINE + WIDE);
-#pragma GCC unroll 4
-        for (size_t j = 0; j < GROUP; j++) {
-            const uint8_t *at = code[j] + i / 2;
-            __m256i front = load(at);
-            __m256i back = load(at + WIDE);
-            _mm_prefetch((const char *)at + FETCH_AHEAD_BYTES, _MM_HINT_T0);
-            __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(front, low_half), first);
-            __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(back, low_half), second);
-            __m256i c = _mm256_maddubs_epi16(
-                _mm256_and_si256(_mm256_srli_epi16(front, 4), low_half), third);
-            __m256i d = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(back, 4), low_half),
-                                             fourth);
-            __m256i narrow = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
-            sums[j] = _mm256_add_epi32(sums[j], _mm256_madd_epi16(narrow, ones));
-        }
+        __m256i front = load(code + i / 2);
+        __m256i back = load(code + i / 2 + WIDE);
+        _mm_prefetch((const char *)code + i / 2 + FETCH_AHEAD_BYTES, _MM_HINT_T0);
+        __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(front, low_half), load(query + i));
+        __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(back, low_half), load(query + i + WIDE));
+        __m256i c = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(front, 4), low_half),
+                                         load(query + i + LINE));
+        __m256i d = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(back, 4), low_half),
+                                         load(query + i + LINE + WIDE));
+        __m256i narrow = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
     }
-    __m256i all =
-        _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    return sum;
+}
+
+INLINE __m128i four_rows(const uint8_t *const code[GROUP], const int8_t *query, size_t padded)
+{
+    __m256i a = one_row(code[0], query, padded);
+    __m256i b = one_row(code[1], query, padded);
+    __m256i c = one_row(code[2], query, padded);
+    __m256i d = one_row(code[3], query, padded);
+    __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
 }
 
@@ -73,15 +70,21 @@ static void dots_avx2(const int8_t *query, const uint8_t *codes, size_t padded, 
                       int32_t *out)
 {
     size_t code_bytes = padded / 2;
-    for (size_t i = 0; i < count; i += GROUP) {
-        size_t left = count - i < GROUP ? count - i : GROUP;
+    size_t i = 0;
+    for (; count - i >= GROUP; i += GROUP) {
+        const uint8_t *at = codes + i * code_bytes;
+        const uint8_t *const code[GROUP] = {at, at + code_bytes, at + 2 * code_bytes,
+                                            at + 3 * code_bytes};
+        _mm_storeu_si128((__m128i *)(void *)(out + i), four_rows(code, query, padded));
+    }
+    if (i < count) {
         const uint8_t *code[GROUP];
-        for (size_t j = 0; j < GROUP; j++) {
-            code[j] = codes + (i + (j < left ? j : left - 1)) * code_bytes;
-        }
         int32_t sums[GROUP];
+        for (size_t j = 0; j < GROUP; j++) {
+            code[j] = codes + (i + j < count ? i + j : i) * code_bytes;
+        }
         _mm_storeu_si128((__m128i *)(void *)sums, four_rows(code, query, padded));
-        memcpy(out + i, sums, left * sizeof(*out));
+        memcpy(out + i, sums, (count - i) * sizeof(*out));
     }
 }
 
@@ -268,6 +271,8 @@ static void spread_avx2(const uint32_t *factors, const uint16_t *angles, size_t 
 {
     size_t i = 0;
     for (; count - i >= LANES; i += LANES) {
+        _mm_prefetch((const char *)(factors + i + FETCH_AHEAD_ROWS), _MM_HINT_T0);
+        _mm_prefetch((const char *)(angles + i + FETCH_AHEAD_ROWS), _MM_HINT_T0);
         spread_eight(load(factors + i), _mm_loadu_si128((const void *)(angles + i)), out, i);
     }
     for (; i < count || i % VEX_TILE_ROWS != 0; i += LANES) {

@@ -16,7 +16,8 @@
 #define STEP_DIMS 4u
 #define STEP_BYTES (VEX_TILE_ROWS * STEP_DIMS)
 #define TILE_QUERIES 8
-#define FETCH_AHEAD_BYTES 2048u
+#define FETCH_AHEAD_BYTES 8192u
+#define FETCH_AHEAD_ROWS 512u /* of factors and angles */
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE __mmask16 first_lanes(size_t count)
@@ -26,33 +27,31 @@ INLINE __mmask16 first_lanes(size_t count)
 
 /* ---- one query ------------------------------------------------------------------------------- */
 
+/* The sum of a code, spread over sixteen lanes. Rows are taken one after the other, so that memory is
+ * read in its order; the processor overlaps their sums by itself. */
+INLINE __m512i one_row(const uint8_t *code, const int8_t *query, size_t padded)
+{
+    const __m512i low_half = _mm512_set1_epi8(15);
+    __m512i low = _mm512_setzero_si512();
+    __m512i high = _mm512_setzero_si512();
+    for (size_t i = 0; i < padded; i += VEX_CODE_CHUNK_DIMS) {
+        __m512i line = _mm512_loadu_si512(code + i / 2);
+        _mm_prefetch((const char *)code + i / 2 + FETCH_AHEAD_BYTES, _MM_HINT_T0);
+        low = _mm512_dpbusd_epi32(low, _mm512_and_si512(line, low_half),
+                                  _mm512_loadu_si512(query + i));
+        high = _mm512_dpbusd_epi32(high, _mm512_and_si512(_mm512_srli_epi16(line, 4), low_half),
+                                   _mm512_loadu_si512(query + i + LINE));
+    }
+    return _mm512_add_epi32(low, high);
+}
+
 /* Lane i of each quarter of the result holds a part of the sum of code i. */
 INLINE __m512i four_rows(const uint8_t *const code[GROUP], const int8_t *query, size_t padded)
 {
-    const __m512i low_half = _mm512_set1_epi8(15);
-    __m512i low[GROUP];
-    __m512i high[GROUP];
-#pragma GCC unroll 4
-    for (size_t j = 0; j < GROUP; j++) {
-        low[j] = _mm512_setzero_si512();
-        high[j] = _mm512_setzero_si512();
-    }
-    for (size_t i = 0; i < padded; i += VEX_CODE_CHUNK_DIMS) {
-        __m512i first = _mm512_loadu_si512(query + i);
-        __m512i second = _mm512_loadu_si512(query + i + LINE);
-#pragma GCC unroll 4
-        for (size_t j = 0; j < GROUP; j++) {
-            __m512i line = _mm512_loadu_si512(code[j] + i / 2);
-            _mm_prefetch((const char *)code[j] + i / 2 + FETCH_AHEAD_BYTES, _MM_HINT_T0);
-            low[j] = _mm512_dpbusd_epi32(low[j], _mm512_and_si512(line, low_half), first);
-            high[j] = _mm512_dpbusd_epi32(
-                high[j], _mm512_and_si512(_mm512_srli_epi16(line, 4), low_half), second);
-        }
-    }
-    __m512i a = _mm512_add_epi32(low[0], high[0]);
-    __m512i b = _mm512_add_epi32(low[1], high[1]);
-    __m512i c = _mm512_add_epi32(low[2], high[2]);
-    __m512i d = _mm512_add_epi32(low[3], high[3]);
+    __m512i a = one_row(code[0], query, padded);
+    __m512i b = one_row(code[1], query, padded);
+    __m512i c = one_row(code[2], query, padded);
+    __m512i d = one_row(code[3], query, padded);
     __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
@@ -239,6 +238,8 @@ static void spread_avx512(const uint32_t *factors, const uint16_t *angles, size_
         size_t left = i < count ? count - i : 0;
         __mmask16 mask = left < LANES ? first_lanes(left) : (__mmask16)0xffff;
         __m512i both = _mm512_maskz_loadu_epi32(mask, factors + i);
+        _mm_prefetch((const char *)(factors + i + FETCH_AHEAD_ROWS), _MM_HINT_T0);
+        _mm_prefetch((const char *)(angles + i + FETCH_AHEAD_ROWS), _MM_HINT_T0);
         __m512 add = low_halves(both);
         __m512 rescale = low_halves(_mm512_srli_epi32(both, 16));
         rescale = _mm512_sub_ps(_mm512_setzero_ps(), rescale);
