@@ -320,6 +320,12 @@ void vex_code_build_copy(const struct vex_code_build *build, uint32_t row,
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
+/* Whether dividing by its length left a row where it should be, up to the rounding of a float. */
+static bool is_normalised(const struct vex_code_build *build, float norm)
+{
+    return build->segment->metric != VEX_METRIC_COSINE || (norm >= 0x1p-126f && norm <= 0x1p126f);
+}
+
 void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotated)
 {
     uint32_t padded = build->space.rotation.padded;
@@ -328,7 +334,9 @@ void vex_code_build_row(struct vex_code_build *build, uint32_t row, float *rotat
     struct vex_code_factors factors = vex_code_encode(build->space.kernels->graph, rotated, padded,
                                                       build->codes + (size_t)row * (padded / 2));
     build->factors[row] = pack_factors(build, &factors);
-    build->angles[row] = vex_half_at_least(factors.sine);
+    build->angles[row] = is_normalised(build, build->segment->norms[row])
+                             ? vex_half_at_least(factors.sine)
+                             : VEX_ANGLE_UNKNOWN;
 }
 
 void vex_code_build_end(struct vex_code_build *build)

@@ -10,7 +10,8 @@
  *
  *     A = |x|^2      r = -2 A / <x, h>      sine of the angle between x and h, rounded up
  *
- * A row that has no direction (zero) has A = 0, r = 0 and a sine of 1.
+ * A row that has no direction (zero) has A = 0, r = 0 and a sine of 1. Under cosine a row whose length
+ * or its inverse is not a normal float is not where its code says: its angle is VEX_ANGLE_UNKNOWN.
  *
  * Numbers are bounded at attach. Nothing read from a code or a factor leads anywhere: damaged bytes
  * give wrong numbers only.
@@ -39,6 +40,8 @@
 #define VEX_CODES_BLUR_MAX 0.25f
 /* Rows from which on codes are worth having: below, a scan of the vectors takes microseconds. */
 #define VEX_CODES_ROWS_MIN 256u
+/* The angle of a row about which its code says nothing that could be relied on: not a number. */
+#define VEX_ANGLE_UNKNOWN 0x7e00u
 
 /* The section VEX_PART_CODES_HEAD. On disk. */
 struct vex_codes_head {
