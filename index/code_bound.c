@@ -27,7 +27,7 @@ struct measures {
     double shift;
 };
 
-static double rotation_tilt(const struct vex_rotation *rotation)
+double vex_code_bound_tilt(const struct vex_rotation *rotation)
 {
     unsigned log = 31u - (unsigned)__builtin_clz(rotation->padded);
     return rotation->rounds * (log + 8) * U + 4 * U;
@@ -58,7 +58,7 @@ static struct measures measure(const struct vex_code_space *space, const float *
         .coded = coded * scale * scale / unit * up,
         .blur = sqrt(blur / unit) * up,
         .centre = sqrt(centre / unit) * up,
-        .tilt = rotation_tilt(&space->rotation),
+        .tilt = vex_code_bound_tilt(&space->rotation),
         .shift = 2 * U,
     };
 }

@@ -95,6 +95,8 @@ struct vex_code_bound {
     struct vex_scan_terms fixed; /* what the threshold does not change */
 };
 
+/* Of step 4: what rotating may have done to a vector, as a share of its length. */
+double vex_code_bound_tilt(const struct vex_rotation *rotation);
 /*
  * From a query and what vex_code_space_query made of it. Whatever the numbers are, the bound is safe
  * to use: if they are beyond what the proof covers, nothing is left out.

@@ -58,7 +58,7 @@ static void fill_far_centre(struct hard_rows *rows, struct vex_random *random)
 
 static void fill_very_far_centre(struct hard_rows *rows, struct vex_random *random)
 {
-    fill_bells(rows, 1e6, 1, random);
+    fill_bells(rows, pow(10, vex_random_between(random, 5, 7)), 1, random);
 }
 
 /* Codes fit perfectly: nothing hides an error of the query's rounding or of half floats. */
