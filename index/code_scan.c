@@ -11,15 +11,22 @@
 #define TILE_QUERIES_MIN 5u /* fewer are scanned one by one */
 #define QUERIES_AT_ONCE 32u /* whose dot products with a tile stay in the first-level cache */
 #define WALK_ROWS_MIN 8192u /* smaller graphs are scanned before they are walked */
-#define WALK_EF 24u
+#define WALK_EF 10u
 #define SAMPLE_ROWS_MIN 2048u
 #define SAMPLE_STEP 16u /* of so many tiles one is looked at */
 #define SEEDS_MAX 32u
 #define PENDING_MAX 8u /* rows on their way from memory */
+#define DOUBTS_MAX 64u
 #define RANK_GROUP 4u
 
 struct seed {
     float estimate;
+    uint32_t row;
+};
+
+/* A row whose estimate is beyond the threshold, but not its bound: the threshold may sink below it. */
+struct doubt {
+    float rest; /* of `least`, all but the base */
     uint32_t row;
 };
 
@@ -30,9 +37,13 @@ struct course {
     double threshold; /* of its terms */
     uint32_t pending[PENDING_MAX];
     uint32_t pending_count;
+    uint32_t doubts_count;
     uint32_t seeds_count;
     uint32_t seeds_wanted;
-    struct seed seeds[SEEDS_MAX]; /* ascending */
+    union {
+        struct seed seeds[SEEDS_MAX]; /* ascending; before the scan */
+        struct doubt doubts[DOUBTS_MAX];
+    };
 };
 
 struct pass {
@@ -194,17 +205,74 @@ static void add_seeds(struct pass *pass, size_t query, uint32_t first, uint32_t 
     vex_code_bound_guess(&course->bound, worst, &pass->terms[query]);
 }
 
+/* ---- doubts ---------------------------------------------------------------------------------- */
+
+/* Compares what is still in doubt under the present threshold, and empties the list. */
+static void resolve_doubts(struct pass *pass, size_t query)
+{
+    struct course *course = &pass->courses[query];
+    for (uint32_t i = 0; i < course->doubts_count; i++) {
+        if (!(course->doubts[i].rest + pass->terms[query].base > 0)) {
+            add_pending(pass, course, course->doubts[i].row);
+            renew_terms(pass, query);
+        }
+    }
+    course->doubts_count = 0;
+}
+
+/* Drops what is in doubt no more. */
+static void sift_doubts(struct pass *pass, size_t query)
+{
+    struct course *course = &pass->courses[query];
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < course->doubts_count; i++) {
+        if (!(course->doubts[i].rest + pass->terms[query].base > 0)) {
+            course->doubts[kept++] = course->doubts[i];
+        }
+    }
+    course->doubts_count = kept;
+    if (kept > DOUBTS_MAX / 2) {
+        resolve_doubts(pass, query);
+    }
+}
+
+/* A row that the sieve kept: compared at once if its estimate is within the threshold, which it then
+ * lowers in all likelihood. `at` is its place in the spread rows. */
+static void add_kept(struct pass *pass, size_t query, uint32_t row, uint32_t at, int32_t dot)
+{
+    struct course *course = &pass->courses[query];
+    const struct vex_scan_terms *terms = &pass->terms[query];
+    const struct vex_scan_rows *rows = pass->spread;
+    float v = (float)dot - terms->middle;
+    float step = fminf(v * terms->ahead, v * terms->behind);
+    float add = pass->segment->metric == VEX_METRIC_DOT ? 0 : rows->add[at];
+    float estimate = terms->base + add + rows->along[at] * v * terms->ahead;
+    if (!(estimate > 0)) {
+        add_pending(pass, course, row);
+        return;
+    }
+    if (course->doubts_count == DOUBTS_MAX) {
+        sift_doubts(pass, query);
+    }
+    course->doubts[course->doubts_count++] = (struct doubt){
+        .rest = rows->across[at] * terms->by_across + rows->add[at] * terms->by_add +
+                rows->turn[at] * fmaxf(v * terms->by_turn, 0) + rows->along[at] * step,
+        .row = row,
+    };
+}
+
 /* ---- tiles ----------------------------------------------------------------------------------- */
 
 static void take_kept(struct pass *pass, size_t query, uint32_t first, uint32_t count,
-                      uint32_t kept)
+                      uint32_t kept, const int32_t *dots)
 {
     struct course *course = &pass->courses[query];
     if ((uint32_t)__builtin_popcount(kept) > VEX_TILE_ROWS / 2) {
         vex_flat_rows(pass->view, pass->segment_index, first, count, course->flat, 1);
     } else {
         for (; kept; kept &= kept - 1) {
-            add_pending(pass, course, first + (uint32_t)__builtin_ctz(kept));
+            uint32_t i = (uint32_t)__builtin_ctz(kept);
+            add_kept(pass, query, first + i, i, dots[i]);
         }
     }
     renew_terms(pass, query);
@@ -233,7 +301,7 @@ static void visit_tile(struct pass *pass, uint32_t first)
             if (kept && pass->is_sampling) {
                 add_seeds(pass, q + i, first, kept, pass->dots + i * VEX_TILE_ROWS);
             } else if (kept) {
-                take_kept(pass, q + i, first, count, kept);
+                take_kept(pass, q + i, first, count, kept, pass->dots + i * VEX_TILE_ROWS);
             }
         }
     }
@@ -261,8 +329,8 @@ static void visit_run(struct pass *pass, uint32_t first, uint32_t count)
     } else {
         for (uint32_t i = 0; i < words; i++) {
             for (uint32_t word = masks[i]; word; word &= word - 1) {
-                add_pending(pass, &pass->courses[0],
-                            first + i * VEX_TILE_ROWS + (uint32_t)__builtin_ctz(word));
+                uint32_t at = i * VEX_TILE_ROWS + (uint32_t)__builtin_ctz(word);
+                add_kept(pass, 0, first + at, at, pass->dots[at]);
             }
         }
     }
@@ -358,6 +426,7 @@ static void start_courses(struct pass *pass, struct vex_flat_query *queries)
         pass->values[q] = values;
         course->flat = &queries[q];
         course->pending_count = 0;
+        course->doubts_count = 0;
         course->seeds_count = 0;
         vex_code_bound_init(&course->bound, &space, codes, queries[q].query, queries[q].norm,
                             pass->rotated, &target);
@@ -390,6 +459,7 @@ static void scan_pass(struct pass *pass, struct vex_flat_query *queries, void *s
         first += count;
     }
     for (size_t q = 0; q < pass->count; q++) {
+        resolve_doubts(pass, q);
         settle_all(pass, &pass->courses[q]);
     }
 }

@@ -126,6 +126,11 @@ static void tile_pack_avx2(const uint8_t *codes, size_t padded, size_t count, ui
                 rows[j] = first + j < count ? load(codes + (first + j) * code_bytes + i)
                                             : _mm256_setzero_si256();
             }
+            /* Wanted when the queries are through with this tile. */
+            for (size_t j = 0; j < LANES; j++) {
+                _mm_prefetch((const char *)codes + (VEX_TILE_ROWS + first + j) * code_bytes + i,
+                             _MM_HINT_T1);
+            }
             transpose(rows);
             size_t dim = i / LINE * VEX_CODE_CHUNK_DIMS + i % LINE;
             uint8_t *low = tile + dim * VEX_TILE_ROWS + first * STEP_DIMS;
