@@ -149,6 +149,19 @@ void vex_flat_rows(const struct vex_view *view, uint32_t segment, uint32_t first
     }
 }
 
+size_t vex_flat_scratch_bytes(const struct vex_view *view, size_t count, uint32_t k)
+{
+    size_t most = 0;
+    count = count < VEX_CODE_SCAN_GROUP ? count : VEX_CODE_SCAN_GROUP;
+    for (uint32_t s = 0; s < view->segments_count; s++) {
+        if (vex_code_scan_rows(&view->segments[s]) > 0) {
+            size_t bytes = vex_code_scan_scratch_bytes(view->segments[s].segment, count, k);
+            most = bytes > most ? bytes : most;
+        }
+    }
+    return most;
+}
+
 /* Scratch for the codes of a segment: what the caller brought, or NULL if there is none. */
 static void *find_scratch(const struct vex_view *view, size_t needed, void **out_owned)
 {

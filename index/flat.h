@@ -24,4 +24,8 @@ double vex_flat_threshold(const struct vex_flat_query *query);
 void vex_flat_rows(const struct vex_view *view, uint32_t segment, uint32_t first, uint32_t count,
                    struct vex_flat_query *queries, size_t queries_count);
 
+/* What an exact search of a view by so many queries wants as scratch of the view's effort; with less it
+ * allocates. 0 if no segment has codes. */
+size_t vex_flat_scratch_bytes(const struct vex_view *view, size_t count, uint32_t k);
+
 #endif

@@ -308,13 +308,26 @@ void hard_rows_free(struct hard_rows *rows)
     *rows = (struct hard_rows){0};
 }
 
-void hard_rows_segment(const struct hard_rows *rows, enum vex_metric metric, uint32_t graph_m,
-                       struct vex_segment_writer *out)
+bool hard_rows_fit(const struct hard_rows *rows, enum vex_storage storage)
+{
+    for (uint32_t i = 0; i < rows->rows_count; i++) {
+        const float *row = rows->rows + (size_t)i * rows->dim;
+        if (vex_store_overflow(storage, row, rows->dim) < rows->dim ||
+            vex_store_is_zero(storage, row, rows->dim)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void hard_rows_segment(const struct hard_rows *rows, enum vex_metric metric,
+                       enum vex_storage storage, uint32_t graph_m, struct vex_segment_writer *out)
 {
     struct vex_segment_shape shape = {
         .segment_id = 1,
         .collection_id = 1,
         .metric = metric,
+        .storage = storage,
         .dim = rows->dim,
         .capacity_rows = rows->rows_count,
         .codes = true,

@@ -7,6 +7,7 @@
 #ifndef VEX_TESTS_UNIT_HARD_ROWS_H
 #define VEX_TESTS_UNIT_HARD_ROWS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <vex/types.h>
@@ -30,10 +31,12 @@ struct hard_rows hard_rows_make(uint32_t kind, enum vex_metric metric, uint32_t 
                                 struct vex_random *random);
 void hard_rows_free(struct hard_rows *rows);
 
+/* Whether a storage can hold all of them, none as a zero row. */
+bool hard_rows_fit(const struct hard_rows *rows, enum vex_storage storage);
 /* A segment of these rows with ids that are no order of rows, room for codes, and a graph if graph_m
  * is not 0; neither is built. */
-void hard_rows_segment(const struct hard_rows *rows, enum vex_metric metric, uint32_t graph_m,
-                       struct vex_segment_writer *out);
+void hard_rows_segment(const struct hard_rows *rows, enum vex_metric metric,
+                       enum vex_storage storage, uint32_t graph_m, struct vex_segment_writer *out);
 void hard_rows_segment_free(struct vex_segment_writer *writer);
 
 #endif

@@ -73,7 +73,7 @@ static void check_kind(uint32_t kind, enum vex_metric metric, uint32_t dim,
     struct hard_rows rows = hard_rows_make(kind, metric, dim, ROWS, QUERIES, random);
     struct vex_segment_writer writer;
     struct prepared query;
-    hard_rows_segment(&rows, metric, 0, &writer);
+    hard_rows_segment(&rows, metric, VEX_STORAGE_FLOAT32, 0, &writer);
     assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
     for (uint32_t q = 0; q < QUERIES; q++) {
         const float *vector = rows.queries + (size_t)q * dim;
@@ -261,7 +261,7 @@ static void check_worst(enum vex_metric metric, uint32_t dim, bool is_perfect,
     struct worst worst = {.metric = metric};
     uint8_t signs[VEX_ROTATION_ROUNDS_MAX * WORST_DIM_MAX / 8];
     worst.rows = hard_rows_make(0, metric, dim, 2 * WORST_ROWS, 0, random);
-    hard_rows_segment(&worst.rows, metric, 0, &worst.writer);
+    hard_rows_segment(&worst.rows, metric, VEX_STORAGE_FLOAT32, 0, &worst.writer);
     assert_int_equal(vex_code_build(&worst.writer, NULL, NULL), VEX_OK);
     struct vex_rotation rotation = worst.writer.segment.codes.rotation;
     memcpy(signs, rotation.signs, vex_rotation_bytes(dim));
@@ -276,7 +276,7 @@ static void check_worst(enum vex_metric metric, uint32_t dim, bool is_perfect,
             out[dim + d] = -out[d];
         }
     }
-    hard_rows_segment(&worst.rows, metric, 0, &worst.writer);
+    hard_rows_segment(&worst.rows, metric, VEX_STORAGE_FLOAT32, 0, &worst.writer);
     assert_int_equal(vex_code_build(&worst.writer, NULL, NULL), VEX_OK);
     for (uint32_t row = 0; row < 2 * WORST_ROWS; row++) {
         check_worst_row(&worst, row, random);
@@ -308,7 +308,7 @@ static void rotations_err_less_than_stated(void **state)
         struct vex_segment_writer writer;
         double exact[WORST_DIM_MAX];
         _Alignas(64) float rotated[WORST_DIM_MAX];
-        hard_rows_segment(&rows, VEX_METRIC_L2, 0, &writer);
+        hard_rows_segment(&rows, VEX_METRIC_L2, VEX_STORAGE_FLOAT32, 0, &writer);
         assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
         const struct vex_rotation *rotation = &writer.segment.codes.rotation;
         double error = 0;
@@ -342,7 +342,7 @@ static double share_kept(enum vex_metric metric, uint32_t kind, uint32_t rows_co
     struct vex_segment_writer writer;
     struct prepared query;
     uint32_t kept = 0;
-    hard_rows_segment(&rows, metric, 0, &writer);
+    hard_rows_segment(&rows, metric, VEX_STORAGE_FLOAT32, 0, &writer);
     assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
     for (uint32_t q = 0; q < QUERIES; q++) {
         const float *vector = rows.queries + (size_t)q * rows.dim;
@@ -390,7 +390,7 @@ static void numbers_beyond_the_proof_keep_every_row(void **state)
     struct hard_rows rows = hard_rows_make(0, VEX_METRIC_L2, 100, ROWS, 1, &random);
     struct vex_segment_writer writer;
     struct prepared query;
-    hard_rows_segment(&rows, VEX_METRIC_L2, 0, &writer);
+    hard_rows_segment(&rows, VEX_METRIC_L2, VEX_STORAGE_FLOAT32, 0, &writer);
     assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
     struct vex_segment changed = writer.segment;
     const struct vex_scan_kernels *kernels = vex_kernels_get()->scan;

@@ -50,10 +50,8 @@ static void brute_force(const struct vex_view *view, const float *query, struct 
     *out_count = 0;
     for (uint32_t row = 0; row < view->segments[0].visible_rows; row++) {
         if (vex_segment_alive(segment, row, view->lsn)) {
-            all[(*out_count)++] =
-                (struct vex_candidate){vex_exact_key(view->metric, query, norm,
-                                                     vex_segment_vector(segment, row), view->dim),
-                                       segment->ids[row], 0, row};
+            all[(*out_count)++] = (struct vex_candidate){
+                vex_exact_row_key(segment, query, norm, row), segment->ids[row], 0, row};
         }
     }
     qsort(all, *out_count, sizeof(*all), by_key_and_id);
@@ -121,7 +119,9 @@ static void check_kind(uint32_t kind, enum vex_metric metric, struct vex_random 
     uint32_t queries = 1 + (uint32_t)vex_random_below(random, QUERIES_MAX);
     struct hard_rows rows = hard_rows_make(kind, metric, dim, rows_count, queries, random);
     struct vex_segment_writer writer;
-    hard_rows_segment(&rows, metric, 0, &writer);
+    enum vex_storage storage = (enum vex_storage)vex_random_below(random, 3);
+    storage = hard_rows_fit(&rows, storage) ? storage : VEX_STORAGE_FLOAT32;
+    hard_rows_segment(&rows, metric, storage, 0, &writer);
     assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
     kill_some(&writer, odds[vex_random_below(random, 3)], random);
     struct vex_segment segment = writer.segment;
@@ -159,7 +159,7 @@ static void check_large(uint32_t kind, enum vex_metric metric, uint32_t rows_cou
     struct hard_rows rows = hard_rows_make(kind, metric, 24, rows_count, queries, random);
     struct vex_segment_writer writer;
     struct vex_graph_shape shape = {.m = 16, .ef_construction = 60};
-    hard_rows_segment(&rows, metric, with_graph ? shape.m : 0, &writer);
+    hard_rows_segment(&rows, metric, VEX_STORAGE_FLOAT32, with_graph ? shape.m : 0, &writer);
     assert_int_equal(with_graph ? vex_graph_build(&writer, &shape, NULL, NULL, NULL)
                                 : vex_code_build(&writer, NULL, NULL),
                      VEX_OK);
@@ -210,7 +210,7 @@ static void segments_share_a_threshold(void **state)
     struct vex_segment_writer writer;
     struct vex_candidate heap[10];
     struct vex_candidate split_heap[10];
-    hard_rows_segment(&rows, VEX_METRIC_L2, 0, &writer);
+    hard_rows_segment(&rows, VEX_METRIC_L2, VEX_STORAGE_FLOAT32, 0, &writer);
     struct vex_segment plain = writer.segment;
     assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
     struct vex_view_segment whole = {&plain, 3000};
@@ -275,7 +275,7 @@ static void damaged_codes_do_no_harm(void **state)
         enum vex_metric metric = metrics[round % 3];
         struct hard_rows rows = hard_rows_make(0, metric, 33, 2300, round % 2 ? 9 : 1, &random);
         struct vex_segment_writer writer;
-        hard_rows_segment(&rows, metric, 0, &writer);
+        hard_rows_segment(&rows, metric, VEX_STORAGE_FLOAT32, 0, &writer);
         assert_int_equal(vex_code_build(&writer, NULL, NULL), VEX_OK);
         struct vex_segment segment = writer.segment;
         const struct vex_codes *codes = &segment.codes;
