@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "index/flat.h"
 #include "index/kernels.h"
 #include "libclient/client.h"
 #include "libclient/scratch.h"
@@ -301,6 +302,23 @@ static bool has_graph(const struct vex_view *view)
     return false;
 }
 
+static enum vex_status scan_view(struct vex_view *view, const struct search *search,
+                                 struct vex_search_counters *counters, struct vex_error *error)
+{
+    struct vex_effort effort = {
+        .scratch_bytes = vex_flat_scratch_bytes(view, search->queries_count, search->options->k),
+    };
+    if (effort.scratch_bytes > 0) {
+        effort.scratch = vex_scratch_take(effort.scratch_bytes);
+        if (!effort.scratch) {
+            return vex_error_set(error, VEX_ERR_NOMEM, "search: out of memory");
+        }
+        view->effort = &effort;
+    }
+    return vex_index_flat.search(view, search->queries, search->queries_count, search->topks,
+                                 counters, error);
+}
+
 /* Walks the graphs that there are, scans the rest; or scans everything. */
 static enum vex_status search_view(const struct reader *reader, struct search *search,
                                    struct vex_search_counters *counters, struct vex_error *error)
@@ -311,8 +329,7 @@ static enum vex_status search_view(const struct reader *reader, struct search *s
     search->info.mode = walk ? "hnsw" : "exact";
     search->info.ef_search = 0;
     if (!walk) {
-        return vex_index_flat.search(&view, search->queries, search->queries_count, search->topks,
-                                     counters, error);
+        return scan_view(&view, search, counters, error);
     }
     uint64_t rows = reader->reading->live_rows + reader->reading->dead_rows;
     struct vex_effort effort = {

@@ -149,7 +149,10 @@ static void *be_quiet(void *argument)
         uint32_t found = 0;
         struct vex_results results = {
             .size = sizeof(results), .ids = ids, .distances = distances, .counts = &found};
+        struct vex_search_options exact = VEX_SEARCH_OPTIONS_INIT;
+        exact.exact = true;
         (void)!vex_search(quiet->graph, query, 1, DIM, NULL, &results, NULL, NULL);
+        (void)!vex_search(quiet->graph, query, 1, DIM, &exact, &results, NULL, NULL);
     }
     if (!forbid_system_calls(quiet->report_fd)) {
         _exit(22);
@@ -234,7 +237,7 @@ static void a_read_makes_no_system_call(void **state)
 #define GRAPH_ROWS 2000u
 #define WALKS 100000u
 
-/* Searches of a graph. Its scratch memory is there after the first. */
+/* Searches of a graph, some of them exact, by the codes. Scratch memory is there after the first of each. */
 static void walk_many_times(struct quiet *quiet)
 {
     for (uint64_t i = 0; i < WALKS; i++) {
@@ -247,7 +250,9 @@ static void walk_many_times(struct quiet *quiet)
         uint32_t found = 0;
         struct vex_results results = {
             .size = sizeof(results), .ids = ids, .distances = distances, .counts = &found};
-        if (vex_search(quiet->graph, query, 1, DIM, NULL, &results, NULL, NULL) != VEX_OK ||
+        struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
+        options.exact = i % 10 == 0;
+        if (vex_search(quiet->graph, query, 1, DIM, &options, &results, NULL, NULL) != VEX_OK ||
             found != 10) {
             end_with(15);
         }
