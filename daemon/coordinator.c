@@ -1053,9 +1053,9 @@ bool vex_coordinator_upkeep_is_running(const struct vex_coordinator *coordinator
     return vex_upkeep_oldest_pinned(coordinator->upkeep) != UINT64_MAX;
 }
 
-int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator)
+int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator, unsigned builder)
 {
-    return vex_upkeep_builder_event_fd(coordinator->upkeep);
+    return vex_upkeep_builder_event_fd(coordinator->upkeep, builder);
 }
 
 void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms)

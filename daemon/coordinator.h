@@ -99,7 +99,7 @@ void vex_coordinator_reclaim(struct vex_coordinator *coordinator, uint64_t oldes
 /* Background work: checkpoints, merges, requests. Call in every turn of the loop; the descriptors are readable
  * when there is news. */
 int vex_coordinator_upkeep_fd(const struct vex_coordinator *coordinator);
-int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator);
+int vex_coordinator_builder_fd(const struct vex_coordinator *coordinator, unsigned builder);
 /* A checkpoint, merge, graph or backup is under way: to end now would throw it away. */
 bool vex_coordinator_upkeep_is_running(const struct vex_coordinator *coordinator);
 void vex_coordinator_upkeep(struct vex_coordinator *coordinator, uint64_t now_ms);

@@ -14,6 +14,7 @@
 #define SEGMENT_BYTES_MAX_CROWDED (1024u << 20)
 #define SEGMENTS_CROWDED 64u
 #define SEGMENT_ROWS_MIN 64u
+#define NEXT_TAIL_TIMES 4u     /* the next tail after one that was sealed early, in rows of that */
 #define ROW_OVERHEAD_BYTES 48u /* id, norm, link, payload reference, hash, death */
 
 struct capture {
@@ -323,6 +324,9 @@ static uint32_t next_capacity(const struct vex_live_collection *collection, uint
         rows += collection->homes[i]->writer.rows;
     }
     uint64_t capacity = grown_bytes(rows * row_bytes, collection->homes_count) / row_bytes;
+    if (collection->tail_rows_most && capacity > collection->tail_rows_most) {
+        capacity = collection->tail_rows_most;
+    }
     capacity = capacity < SEGMENT_ROWS_MIN ? SEGMENT_ROWS_MIN : capacity;
     return capacity < rows_needed ? rows_needed : (uint32_t)capacity;
 }
@@ -387,6 +391,10 @@ static enum vex_status add_home(struct vex_registry *registry,
     }
     if (status != VEX_OK) {
         return status;
+    }
+    if (collection->homes_count && !collection->homes[collection->homes_count - 1]->sealed) {
+        /* It filled up before anybody had time for it: a larger one gives more. */
+        collection->tail_rows_most *= collection->tail_rows_most <= UINT32_MAX / 2 ? 2 : 1;
     }
     collection->list_changed = true;
     collection->homes[collection->homes_count++] = home;
@@ -489,6 +497,15 @@ void vex_registry_seal(struct vex_registry *registry)
             vex_registry_seal_collection(collection);
         }
     }
+}
+
+void vex_registry_seal_tail(struct vex_live_collection *collection)
+{
+    VEX_ASSERT(collection->homes_count > 0);
+    struct vex_home *tail = collection->homes[collection->homes_count - 1];
+    VEX_ASSERT(!tail->sealed && tail->writer.rows > 0);
+    tail->sealed = true;
+    collection->tail_rows_most = NEXT_TAIL_TIMES * tail->writer.rows;
 }
 
 void vex_registry_note_trimmed(struct vex_registry *registry,

@@ -33,7 +33,8 @@ struct vex_live_collection {
     bool list_changed;    /* homes differ from the published list; spare_block is taken */
     bool announced;       /* its entry is in the control region */
     bool dropped;
-    bool dirty; /* in the registry's list of collections to publish */
+    uint32_t tail_rows_most; /* rows that the next tail has room for, 0 = by the amount of data */
+    bool dirty;              /* in the registry's list of collections to publish */
     uint64_t live_rows;
     uint64_t dead_rows; /* that still have a place in a segment */
     uint64_t shm_bytes;
@@ -106,6 +107,8 @@ void vex_registry_mark_deleted(struct vex_registry *registry,
 /* Seals every segment, of all collections or of one: the next row goes to a new one. */
 void vex_registry_seal(struct vex_registry *registry);
 void vex_registry_seal_collection(struct vex_live_collection *collection);
+/* Seals the tail, which has rows, long before it is full; the next one is small, too. */
+void vex_registry_seal_tail(struct vex_live_collection *collection);
 /* Gives the unused memory of a sealed segment back in the books, after vex_home_trim. `collection` is NULL
  * if it has been dropped meanwhile. */
 void vex_registry_note_trimmed(struct vex_registry *registry,

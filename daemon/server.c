@@ -816,6 +816,17 @@ static uint32_t clients_limit(void)
                                                    : DESCRIPTORS_SPARED / 4;
 }
 
+static bool add_builders(struct vex_server *server)
+{
+    for (unsigned i = 0; i < VEX_UPKEEP_BUILDERS; i++) {
+        int fd = vex_coordinator_builder_fd(server->coordinator, i);
+        if (!add_to_epoll(server, fd, server, EPOLLIN | EPOLLET)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum vex_status vex_server_open(struct vex_coordinator *coordinator,
                                 const struct vex_server_options *options,
                                 struct vex_server **out_server, struct vex_error *error)
@@ -839,7 +850,7 @@ enum vex_status vex_server_open(struct vex_coordinator *coordinator,
         !add_to_epoll(server, server->listener, &server->listener, EPOLLIN) ||
         !add_to_epoll(server, server->signals, &server->signals, EPOLLIN) ||
         !add_to_epoll(server, vex_coordinator_upkeep_fd(coordinator), server, EPOLLIN | EPOLLET) ||
-        !add_to_epoll(server, vex_coordinator_builder_fd(coordinator), server, EPOLLIN | EPOLLET) ||
+        !add_builders(server) ||
         !add_to_epoll(server, vex_coordinator_event_fd(coordinator), server,
                       EPOLLIN | EPOLLET)) { /* a late signal must not spin the loop */
         int failure = server->listener < 0 ? -server->listener : errno;

@@ -10,6 +10,7 @@
 #include "daemon/checkpoint.h"
 #include "daemon/index_plan.h"
 #include "daemon/merge.h"
+#include "daemon/merge_pick.h"
 #include "daemon/trace.h"
 #include "daemon/worker.h"
 
@@ -18,15 +19,18 @@
 #define TAIL_BYTES_MAX (256 * MIB)
 #define TAIL_BYTES_QUIET (4 * MIB)
 #define QUIET_MS 2000u
-#define BACKOFF_MS 10000u  /* after a job that failed */
-#define DEAD_SHARE_BUSY 3u /* one in so many rows */
-#define DEAD_SHARE_QUIET 10u
-#define RUN_MIN 4u /* segments of about one size that are merged */
+#define BACKOFF_MS 10000u /* after a job that failed */
 #define REQUESTS_MAX 16u
-/* On a machine whose cores are all busy, about a thirtieth and a tenth of one is left to them: searches and
- * commits do not notice, and nothing stands still. */
+/* On a machine whose cores are all busy, about a thirtieth and a tenth of one is left to the worker and to the
+ * builder of large graphs: searches and commits do not notice, and nothing stands still. The builder of small
+ * ones has to keep up with what is written, or every search pays for it. */
 #define WORKER_NICE 15
-#define BUILDER_NICE 10
+#define LARGE_BUILDER_NICE 10
+#define SMALL_BUILDER_NICE 2
+
+/* Builders, by what they build. */
+enum { SMALL, LARGE };
+#define BUILDERS VEX_UPKEEP_BUILDERS
 
 enum running {
     RUNNING_NOTHING,
@@ -70,12 +74,13 @@ struct vex_upkeep {
     struct vex_registry *registry;
     struct vex_store *store;
     struct vex_worker *worker;
-    struct vex_worker *builder; /* of graphs, which can take minutes: a worker of its own */
+    struct vex_worker
+        *builders[BUILDERS]; /* of graphs, which can take minutes: workers of their own */
 
     enum running running;
     struct vex_checkpoint_job checkpoint;
     struct merging merge; /* the worker's */
-    struct merging build; /* the builder's */
+    struct merging builds[BUILDERS];
     struct backup_job backup;
     uint64_t pinned_generation; /* while something runs */
 
@@ -125,9 +130,15 @@ enum vex_status vex_upkeep_open(const uint8_t *key, uint64_t tail_bytes,
     upkeep->next_ticket = 1;
     upkeep->now_ms = upkeep->quiet_since_ms = vex_clock_ms();
     enum vex_status status = vex_worker_start(WORKER_NICE, &upkeep->worker, error);
-    status = status == VEX_OK ? vex_worker_start(BUILDER_NICE, &upkeep->builder, error) : status;
+    status = status == VEX_OK
+                 ? vex_worker_start(SMALL_BUILDER_NICE, &upkeep->builders[SMALL], error)
+                 : status;
+    status = status == VEX_OK
+                 ? vex_worker_start(LARGE_BUILDER_NICE, &upkeep->builders[LARGE], error)
+                 : status;
     if (status != VEX_OK) {
         vex_worker_stop(upkeep->worker);
+        vex_worker_stop(upkeep->builders[SMALL]);
         free(upkeep);
         return status;
     }
@@ -150,14 +161,18 @@ static void give_up_merge(struct vex_upkeep *upkeep, struct merging *merging)
 static void stop_workers(struct vex_upkeep *upkeep)
 {
     vex_worker_stop(upkeep->worker);
-    vex_worker_stop(upkeep->builder);
     upkeep->worker = NULL;
-    upkeep->builder = NULL;
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        vex_worker_stop(upkeep->builders[i]);
+        upkeep->builders[i] = NULL;
+    }
     if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT) {
         vex_checkpoint_finish(&upkeep->checkpoint, upkeep->registry);
     }
     give_up_merge(upkeep, &upkeep->merge);
-    give_up_merge(upkeep, &upkeep->build);
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        give_up_merge(upkeep, &upkeep->builds[i]);
+    }
     upkeep->running = RUNNING_NOTHING;
 }
 
@@ -174,9 +189,10 @@ int vex_upkeep_event_fd(const struct vex_upkeep *upkeep)
     return vex_worker_event_fd(upkeep->worker);
 }
 
-int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep)
+int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep, unsigned builder)
 {
-    return vex_worker_event_fd(upkeep->builder);
+    VEX_ASSERT(builder < BUILDERS);
+    return vex_worker_event_fd(upkeep->builders[builder]);
 }
 
 uint64_t vex_upkeep_oldest_pinned(const struct vex_upkeep *upkeep)
@@ -185,8 +201,11 @@ uint64_t vex_upkeep_oldest_pinned(const struct vex_upkeep *upkeep)
     if (upkeep->running != RUNNING_NOTHING) {
         oldest = upkeep->pinned_generation;
     }
-    if (upkeep->build.running && upkeep->build.pinned_generation < oldest) {
-        oldest = upkeep->build.pinned_generation;
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        const struct merging *build = &upkeep->builds[i];
+        if (build->running && build->pinned_generation < oldest) {
+            oldest = build->pinned_generation;
+        }
     }
     return oldest;
 }
@@ -379,121 +398,22 @@ void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep)
 
 /* ---- merges ---------------------------------------------------------------------------------- */
 
-static uint32_t sealed_homes(const struct vex_live_collection *collection)
+static bool is_building(const struct vex_upkeep *upkeep)
 {
-    uint32_t count = collection->homes_count;
-    return count && !collection->homes[count - 1]->sealed ? count - 1 : count;
+    return upkeep->builds[SMALL].running || upkeep->builds[LARGE].running;
 }
 
-static bool has_many_dead(const struct vex_home *home, uint32_t share)
+static unsigned builder_of(enum vex_hand hand)
 {
-    return home->dead_rows && (uint64_t)home->dead_rows * share >= home->writer.rows;
+    return hand == VEX_HAND_LARGE_BUILDER ? LARGE : SMALL;
 }
 
-/* The longest run from the newest sealed segment on in which no segment is larger than all newer ones
- * together, and none is being merged. */
-static uint32_t run_of_one_size(const struct vex_live_collection *collection, uint32_t sealed)
+static void start_merge(struct vex_upkeep *upkeep, const struct vex_merge_pick *pick,
+                        bool requested)
 {
-    uint64_t rows = 0;
-    uint32_t count = 0;
-    while (count < sealed) {
-        const struct vex_home *home = collection->homes[sealed - 1 - count];
-        if (home->claim || (count > 0 && home->writer.rows > rows)) {
-            break;
-        }
-        rows += home->writer.rows;
-        count++;
-    }
-    return count;
-}
-
-struct pick {
-    struct vex_live_collection *collection;
-    uint32_t first;
-    uint32_t count;
-    struct vex_index_plan index; /* of the segment that they become */
-};
-
-static uint64_t live_rows(const struct pick *pick)
-{
-    uint64_t rows = 0;
-    for (uint32_t i = pick->first; i < pick->first + pick->count; i++) {
-        const struct vex_home *home = pick->collection->homes[i];
-        rows += home->writer.rows - home->dead_rows;
-    }
-    return rows;
-}
-
-static void plan_index(struct pick *pick)
-{
-    pick->index = vex_index_plan_for(&pick->collection->facts, live_rows(pick));
-}
-
-/* Indexes are the builder's: they can take minutes. */
-static bool is_for_builder(const struct pick *pick)
-{
-    return !vex_index_plan_is_bare(&pick->index);
-}
-
-/* Segments with many dead rows; neighbours that are as bad come along. */
-static bool pick_dead(struct pick *pick, bool quiet)
-{
-    const struct vex_live_collection *collection = pick->collection;
-    uint32_t sealed = sealed_homes(collection);
-    for (uint32_t i = 0; i < sealed; i++) {
-        const struct vex_home *home = collection->homes[i];
-        if (home->claim || !has_many_dead(home, quiet ? DEAD_SHARE_QUIET : DEAD_SHARE_BUSY)) {
-            continue;
-        }
-        pick->first = i;
-        pick->count = 1;
-        while (i + pick->count < sealed && !collection->homes[i + pick->count]->claim &&
-               has_many_dead(collection->homes[i + pick->count], DEAD_SHARE_QUIET)) {
-            pick->count++;
-        }
-        return true;
-    }
-    return false;
-}
-
-/* A segment whose index is missing, or is not the one that is asked for any more: oldest first, which are the
- * largest, so that searches gain the most. */
-static bool pick_unsuited(struct pick *pick)
-{
-    const struct vex_live_collection *collection = pick->collection;
-    uint32_t sealed = sealed_homes(collection);
-    for (uint32_t i = 0; i < sealed; i++) {
-        const struct vex_home *home = collection->homes[i];
-        if (!home->claim && vex_index_is_due(&collection->facts, home)) {
-            pick->first = i;
-            pick->count = 1;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool pick_run(struct pick *pick)
-{
-    uint32_t sealed = sealed_homes(pick->collection);
-    pick->count = run_of_one_size(pick->collection, sealed);
-    pick->first = sealed - pick->count;
-    plan_index(pick);
-    return pick->count >= (is_for_builder(pick) ? 2 : RUN_MIN);
-}
-
-/* What is due for a collection: false if nothing. */
-static bool pick_merge(struct pick *pick, bool quiet)
-{
-    bool due = pick_dead(pick, quiet) || pick_run(pick) || pick_unsuited(pick);
-    plan_index(pick);
-    return due;
-}
-
-static void start_merge(struct vex_upkeep *upkeep, const struct pick *pick, bool requested)
-{
-    bool build = is_for_builder(pick);
-    struct merging *merging = build ? &upkeep->build : &upkeep->merge;
+    bool builds = pick->hand != VEX_HAND_WORKER;
+    unsigned builder = builder_of(pick->hand);
+    struct merging *merging = builds ? &upkeep->builds[builder] : &upkeep->merge;
     struct vex_merge_job *job = &merging->job;
     vex_merge_job_init(job, upkeep->key, vex_publisher_new_segment_id(upkeep->publisher),
                        pick->collection, pick->first, pick->count,
@@ -505,30 +425,42 @@ static void start_merge(struct vex_upkeep *upkeep, const struct pick *pick, bool
     merging->requested = requested;
     merging->started_ms = upkeep->now_ms;
     merging->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
-    if (!build) {
+    if (!builds) {
         pin(upkeep, RUNNING_MERGE);
     }
-    vex_worker_run(build ? upkeep->builder : upkeep->worker, vex_merge_run, job);
+    vex_worker_run(builds ? upkeep->builders[builder] : upkeep->worker, vex_merge_run, job);
 }
 
-static bool start_due_merge(struct vex_upkeep *upkeep)
+/* Looks for merges for those who have nothing to do; `worker`: the worker is one of them. A tail is sealed here only
+ * if somebody can take it in. */
+static void start_due_merge(struct vex_upkeep *upkeep, bool worker)
 {
     if (upkeep->now_ms < upkeep->merge_not_before_ms) {
-        return false;
+        return;
     }
-    bool quiet = is_quiet(upkeep);
+    const struct vex_hour hour = {
+        .quiet_ms = upkeep->now_ms - upkeep->quiet_since_ms,
+        .is_free = {[VEX_HAND_WORKER] = worker,
+                    [VEX_HAND_SMALL_BUILDER] = !upkeep->builds[SMALL].running,
+                    [VEX_HAND_LARGE_BUILDER] = !upkeep->builds[LARGE].running},
+    };
     for (uint32_t i = 0; i < VEX_PLACES_MAX; i++) {
         uint32_t slot = (upkeep->merge_slot + i) % VEX_PLACES_MAX;
-        struct pick pick = {.collection = vex_registry_at(upkeep->registry, slot)};
-        if (pick.collection && !pick.collection->quarantined && pick_merge(&pick, quiet) &&
-            !(is_for_builder(&pick) && upkeep->build.running)) {
+        struct vex_live_collection *collection = vex_registry_at(upkeep->registry, slot);
+        if (!collection || collection->quarantined) {
+            continue;
+        }
+        if (vex_merge_wants_tail(collection, &hour)) {
+            vex_registry_seal_tail(collection);
+        }
+        struct vex_merge_pick pick;
+        if (vex_merge_pick_due(&pick, collection, &hour)) {
             /* One that does not fit the memory must not keep the others from giving theirs back. */
             upkeep->merge_slot = slot + 1;
             start_merge(upkeep, &pick, false);
-            return true;
+            return;
         }
     }
-    return false;
 }
 
 static enum vex_status end_merge(struct vex_upkeep *upkeep, struct merging *merging,
@@ -668,16 +600,17 @@ static bool start_requested_merge(struct vex_upkeep *upkeep)
 {
     const char *name = upkeep->queue[0].body.name;
     for (; upkeep->stage_slot < VEX_PLACES_MAX; upkeep->stage_slot++) {
-        struct pick pick = {.collection = vex_registry_at(upkeep->registry, upkeep->stage_slot)};
+        struct vex_merge_pick pick = {.collection =
+                                          vex_registry_at(upkeep->registry, upkeep->stage_slot)};
         if (!pick.collection || (name[0] && strcmp(pick.collection->facts.name, name) != 0)) {
             continue;
         }
-        pick.count = sealed_homes(pick.collection);
+        pick.count = vex_merge_sealed_count(pick.collection);
         uint64_t dead = 0;
         for (uint32_t i = 0; i < pick.count; i++) {
             dead += pick.collection->homes[i]->dead_rows;
         }
-        plan_index(&pick);
+        vex_merge_pick_plan(&pick);
         bool unsuited =
             pick.count == 1 && vex_index_is_due(&pick.collection->facts, pick.collection->homes[0]);
         if (pick.count > 1 || dead || unsuited) {
@@ -728,7 +661,7 @@ static void step_request(struct vex_upkeep *upkeep)
         break;
     case STAGE_MERGES:
         /* What the builder does may be ours, or claim segments that we want. */
-        if (!upkeep->build.running && !start_requested_merge(upkeep)) {
+        if (!is_building(upkeep) && !start_requested_merge(upkeep)) {
             upkeep->stage =
                 upkeep->queue[0].body.kind == VEX_UPKEEP_ERASE ? STAGE_ROTATE : STAGE_FIRST;
             upkeep->rotating_from = 0;
@@ -807,11 +740,11 @@ static void take_result(struct vex_upkeep *upkeep)
     }
 }
 
-static void take_graph(struct vex_upkeep *upkeep)
+static void take_graph(struct vex_upkeep *upkeep, struct merging *build)
 {
     struct vex_error error = {0};
-    bool requested = upkeep->build.requested && upkeep->stage != STAGE_NONE;
-    enum vex_status status = end_merge(upkeep, &upkeep->build, &error);
+    bool requested = build->requested && upkeep->stage != STAGE_NONE;
+    enum vex_status status = end_merge(upkeep, build, &error);
     if (requested) {
         advance_request(upkeep, RUNNING_MERGE, status, &error);
     }
@@ -834,7 +767,17 @@ static void look_for_work(struct vex_upkeep *upkeep)
     } else if (checkpoint_is_due(upkeep)) {
         want_checkpoint(upkeep);
     } else {
-        (void)start_due_merge(upkeep);
+        start_due_merge(upkeep, true);
+    }
+}
+
+/* Graphs do not wait for the worker, whose checkpoints take long; only what was requested goes before them. */
+static void look_for_graphs(struct vex_upkeep *upkeep)
+{
+    if (upkeep->now_ms != upkeep->looked_ms && upkeep->queue_count == 0 &&
+        !vex_log_failure(vex_store_log(upkeep->store))) {
+        upkeep->looked_ms = upkeep->now_ms;
+        start_due_merge(upkeep, false);
     }
 }
 
@@ -845,17 +788,20 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         upkeep->quiet_since_ms = now_ms;
     }
     vex_worker_set_polite(upkeep->worker, busy);
-    vex_worker_set_polite(upkeep->builder, busy);
+    vex_worker_set_polite(upkeep->builders[LARGE], busy);
     if (vex_worker_finished(upkeep->worker)) {
         take_result(upkeep);
     }
-    if (vex_worker_finished(upkeep->builder)) {
-        take_graph(upkeep);
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        if (vex_worker_finished(upkeep->builders[i])) {
+            take_graph(upkeep, &upkeep->builds[i]);
+        }
     }
     if (upkeep->running == RUNNING_TAKEN) {
         start_taken(upkeep);
     }
     if (upkeep->running != RUNNING_NOTHING) {
+        look_for_graphs(upkeep);
         return;
     }
     if (vex_log_failure(vex_store_log(upkeep->store))) {
@@ -863,7 +809,7 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         refuse_all(upkeep);
     } else if (upkeep->checkpoint_wanted) {
         return;
-    } else if (upkeep->queue_count && !(upkeep->stage == STAGE_MERGES && upkeep->build.running)) {
+    } else if (upkeep->queue_count && !(upkeep->stage == STAGE_MERGES && is_building(upkeep))) {
         step_request(upkeep);
     } else if (now_ms != upkeep->looked_ms) { /* not in every turn: one may take 10 us */
         upkeep->looked_ms = now_ms;
@@ -915,16 +861,21 @@ void vex_upkeep_index_status(const struct vex_upkeep *upkeep,
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         look_at_home(facts, collection->homes[i], out);
     }
-    for (uint32_t i = 0; i < sealed_homes(collection); i++) {
+    for (uint32_t i = 0; i < vex_merge_sealed_count(collection); i++) {
         out->segments_waiting += vex_index_is_due(facts, collection->homes[i]);
     }
-    if (is_merging(&upkeep->build, collection)) {
-        look_at_merging(upkeep, &upkeep->build, out);
+    bool is_elsewhere = false;
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        if (is_merging(&upkeep->builds[i], collection)) {
+            look_at_merging(upkeep, &upkeep->builds[i], out);
+        }
+        is_elsewhere = is_elsewhere || upkeep->builds[i].running;
     }
+    bool is_here = out->build_rows > 0;
     if (is_merging(&upkeep->merge, collection)) {
         look_at_merging(upkeep, &upkeep->merge, out);
     }
-    out->busy_elsewhere = upkeep->build.running && !is_merging(&upkeep->build, collection);
+    out->busy_elsewhere = is_elsewhere && !is_here;
 }
 
 void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_counters *out)
@@ -934,7 +885,7 @@ void vex_upkeep_get_counters(const struct vex_upkeep *upkeep, struct vex_upkeep_
     if (upkeep->running == RUNNING_TAKEN || upkeep->running == RUNNING_CHECKPOINT ||
         upkeep->running == RUNNING_RESERVE) {
         out->running = VEX_UPKEEP_CHECKPOINT;
-    } else if (upkeep->running == RUNNING_MERGE || upkeep->build.running) {
+    } else if (upkeep->running == RUNNING_MERGE || is_building(upkeep)) {
         out->running = VEX_UPKEEP_COMPACT;
     } else if (upkeep->running == RUNNING_BACKUP) {
         out->running = VEX_UPKEEP_BACKUP;

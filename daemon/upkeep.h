@@ -8,13 +8,8 @@
  *  - the store's reserve, before the log has grown so much that a checkpoint could run out of disk;
  *  - a checkpoint when the log behind the last one has grown to a quarter of the data (32 MiB to 256 MiB), or
  *    to a little and nothing has been written for a moment;
- *  - a merge of a segment with many dead rows (a third; a tenth when it is quiet);
- *  - a merge of four or more segments of about one size, newest first: the number of segments grows with the
- *    logarithm of the data, and each row is copied that often. Where the result is to have a graph, two
- *    segments are enough: a scan costs more than a walk. Such merges are the builder's, a
- *    worker of their own, since they can take minutes; one at a time, beside the other jobs;
- *  - a merge of one segment alone, whose index is missing, or was built for what its collection asked for
- *    before it was altered (index_plan.h).
+ *  - merges (merge_pick.h). Those that build a graph are the builders', two workers of their own, since they can
+ *    take minutes; they go on beside the other jobs.
  *
  * What only old generations can see is not given back while a job may read it: upkeep counts as a reader
  * (vex_upkeep_oldest_pinned).
@@ -46,9 +41,10 @@ void vex_upkeep_close(struct vex_upkeep *upkeep);
  * durable, and nothing but vex_upkeep_close comes after it. */
 void vex_upkeep_last_checkpoint(struct vex_upkeep *upkeep);
 
-/* Readable when the worker, and the builder of graphs, has something to report. */
+/* Readable when the worker, and each of the builders of graphs, has something to report. */
+#define VEX_UPKEEP_BUILDERS 2u
 int vex_upkeep_event_fd(const struct vex_upkeep *upkeep);
-int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep);
+int vex_upkeep_builder_event_fd(const struct vex_upkeep *upkeep, unsigned builder);
 /* Right after a batch was sealed with its views captured, or with nothing staged: the moment at which a wanted
  * checkpoint can be taken down. */
 void vex_upkeep_at_rest(struct vex_upkeep *upkeep);
