@@ -124,7 +124,8 @@ struct vex_graph_query {
     uint64_t lsn;
     const float *query; /* finite, and not zero under cosine */
     uint32_t ef;        /* at least topk->k is used */
-    void *scratch;      /* aligned to 64, of vex_graph_scratch_bytes(dim, max of ef and k) */
+    uint32_t ef_first; /* 0 = ef; less: a short walk, if topk is full and nothing speaks for more */
+    void *scratch;     /* aligned to 64, of vex_graph_scratch_bytes(dim, max of ef and k) */
 };
 
 struct vex_graph_counters {
@@ -137,6 +138,11 @@ struct vex_graph_counters {
  * Offers the nearest rows found to `topk`, which may hold those of other segments already. Returns
  * how many living, visible rows the walk held in the end: if that is less than k, rows may be
  * missing that a scan would find.
+ *
+ * With ef_first, if topk is full: what of this segment belongs to the k best is expected to be little.
+ * A walk that keeps ef_first nodes is enough unless half of them are nearer than the k-th best, by
+ * their estimates and be they dead or alive: then there may be more behind them, and a longer walk is
+ * made. If it is enough, k is returned.
  */
 uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *topk,
                           struct vex_graph_counters *counters);

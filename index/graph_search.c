@@ -31,6 +31,7 @@
 #define RANK_GROUP 4u     /* vectors ranked together */
 #define RANK_AHEAD 6u     /* vectors fetched ahead of being ranked */
 #define ERROR_SIGMAS 4.0f /* by which an estimate may be wrong */
+#define WIDER_TIMES 3u    /* what a short walk that was too short keeps, in what it kept */
 #define STEPS_PER_EF 8u   /* many times what a sound graph needs */
 #define STEPS_LEAST 512u
 
@@ -394,28 +395,31 @@ static void rank_group(struct ranking *ranking)
     ranking->count = 0;
 }
 
-/* In the order of estimates, until none can make it any more. Returns how many count. */
+/*
+ * In the order of estimates, until none can make it any more. Returns how many count, of at least
+ * `wanted`: so many are looked for behind the last that can make it.
+ */
 static uint32_t rank(struct ranking *ranking, const struct vex_beam *beam,
-                     const struct vex_code_target *target)
+                     const struct vex_code_target *target, uint32_t wanted)
 {
     const struct vex_graph_query *query = ranking->query;
     const struct vex_segment *segment = query->segment;
-    uint32_t k = ranking->topk->k;
     float slack =
         ERROR_SIGMAS * segment->graph.error_rms * target->length * segment->codes.mean_length;
     uint32_t found = 0;
-    for (uint32_t i = 0; i < beam->count && i < RANK_AHEAD; i++) {
+    uint32_t ahead = wanted ? RANK_AHEAD : 1; /* after a short walk nearly none can make it */
+    for (uint32_t i = 0; i < beam->count && i < ahead; i++) {
         fetch_row(query, beam->nodes[i] & ~VEX_NODE_EXPANDED);
     }
     for (uint32_t i = 0; i < beam->count; i++) {
         double least =
             target->key_scale * ((double)beam->distances[i] - (double)slack) + target->key_offset;
         bool is_late = least > vex_topk_threshold(ranking->topk);
-        if (is_late && found >= k) {
+        if (is_late && found >= wanted) {
             break;
         }
-        if (i + RANK_AHEAD < beam->count) {
-            fetch_row(query, beam->nodes[i + RANK_AHEAD] & ~VEX_NODE_EXPANDED);
+        if (i + ahead < beam->count) {
+            fetch_row(query, beam->nodes[i + ahead] & ~VEX_NODE_EXPANDED);
         }
         uint32_t row = beam->nodes[i] & ~VEX_NODE_EXPANDED;
         if (!counts(query, row)) {
@@ -434,6 +438,19 @@ static uint32_t rank(struct ranking *ranking, const struct vex_beam *beam,
         rank_group(ranking);
     }
     return found;
+}
+
+/* Whether a short walk has seen the end of what can make it: what it kept is not mostly nearer than that. */
+static bool is_enough(const struct walk *walk, const struct vex_code_target *target,
+                      const struct vex_topk *topk)
+{
+    const struct vex_beam *beam = &walk->beam;
+    if (beam->count < beam->capacity) {
+        return true; /* there is no more to reach */
+    }
+    double farthest = vex_topk_threshold(topk);
+    float middle = beam->distances[beam->count / 2];
+    return target->key_scale * (double)middle + target->key_offset > farthest;
 }
 
 uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *topk,
@@ -463,11 +480,18 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
         .batch = scratch.batch,
         .code_bytes = graph->padded / 2,
     };
-    walk_base(&walk, graph, &scratch, ef);
+    bool is_short = query->ef_first && query->ef_first < ef && topk->count == topk->k;
+    uint32_t kept = is_short ? query->ef_first : ef;
+    walk_base(&walk, graph, &scratch, kept);
     counters->steps += walk.steps;
+    while (kept < ef && !is_enough(&walk, &target, topk)) {
+        kept = kept < ef / WIDER_TIMES ? kept * WIDER_TIMES : ef;
+        walk_base(&walk, graph, &scratch, kept);
+        counters->steps += walk.steps;
+    }
     counters->scored += walk.scored;
     struct ranking ranking = {.query = query, .topk = topk, .query_norm = query_norm};
-    uint32_t found = rank(&ranking, &walk.beam, &target);
+    uint32_t found = rank(&ranking, &walk.beam, &target, kept < ef ? 0 : topk->k);
     counters->ranked += ranking.ranked;
-    return found;
+    return kept < ef ? topk->k : found;
 }

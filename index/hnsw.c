@@ -17,6 +17,8 @@
 
 #define SCRATCH_ALIGNMENT 64u
 #define DEAD_SHARE_MAX 0.75 /* that more effort makes up for; beyond, few searches are worth it */
+#define EF_SHARE_LEAST 5u   /* a walk that keeps fewer nodes gets stuck */
+#define FIRST_TIMES 2u      /* the first of several walks, in its share */
 
 const struct vex_index *vex_index_by_name(const char *name)
 {
@@ -96,6 +98,14 @@ static uint32_t segment_ef(const struct vex_view *view, uint32_t segment, uint32
     return ef > k ? (uint32_t)ef : k;
 }
 
+static bool is_measured(const struct vex_view *view, uint32_t segment, uint32_t k)
+{
+    const struct vex_effort *effort = view->effort;
+    return effort && effort->recall > 0 &&
+           vex_effort_for(&view->segments[segment].segment->effort, VEX_EFFORT_UNIT_EF, k,
+                          effort->recall) > 0;
+}
+
 uint32_t vex_effort_ef(const struct vex_view *view, uint32_t k)
 {
     uint32_t most = k;
@@ -106,6 +116,27 @@ uint32_t vex_effort_ef(const struct vex_view *view, uint32_t k)
     return most;
 }
 
+/*
+ * What walks of several graphs keep. The k best are spread over them by size, and so are the ef nodes
+ * that one walk of all rows would keep; with a part on top of that for chance. The first walk finds
+ * the k-th best that the others are measured by. Of those seen so far k are nearer than it, so in a
+ * graph behind them a share of k is, by its size: the walk keeps twice that to find out.
+ */
+static void plan_ef(struct vex_graph_query *question, uint32_t nodes, uint64_t nodes_seen,
+                    uint64_t nodes_total, uint32_t k)
+{
+    uint32_t ef = question->ef;
+    uint64_t share = (uint64_t)ef * nodes / nodes_total;
+    if (nodes_seen == 0) {
+        uint64_t first = FIRST_TIMES * (share > k ? share : k);
+        question->ef = first < ef ? (uint32_t)first : ef;
+        return;
+    }
+    uint64_t near = 2 * (uint64_t)k * nodes / nodes_seen;
+    share += share / 4;
+    question->ef_first = (uint32_t)(share > near ? share : near) + EF_SHARE_LEAST;
+}
+
 /* The scratch is for the effort that `most_k` takes, at least topk->k. */
 static void search_graphs(const struct vex_view *view, const float *query, uint32_t most_k,
                           void *scratch, struct vex_topk *topk,
@@ -113,17 +144,29 @@ static void search_graphs(const struct vex_view *view, const float *query, uint3
 {
     uint32_t segment = view->segments_count;
     uint32_t nodes = UINT32_MAX;
+    uint64_t nodes_total = 0;
+    uint64_t nodes_seen = 0;
+    uint32_t ef = 0;
+    for (uint32_t s = 0; s < view->segments_count; s++) {
+        nodes_total += view->segments[s].segment->graph.nodes_count;
+    }
     while (next_graph(view, &segment, &nodes)) {
         struct vex_graph_counters graph_counters = {0};
+        /* Small graphs have no table of their own: what finds enough in the largest does in them. */
+        if (nodes_seen == 0 || is_measured(view, segment, most_k)) {
+            ef = segment_ef(view, segment, most_k);
+        }
         struct vex_graph_query question = {
             .segment = view->segments[segment].segment,
             .segment_index = segment,
             .visible_rows = view->segments[segment].visible_rows,
             .lsn = view->lsn,
             .query = query,
-            .ef = segment_ef(view, segment, most_k),
+            .ef = ef,
             .scratch = scratch,
         };
+        plan_ef(&question, nodes, nodes_seen, nodes_total, topk->k);
+        nodes_seen += nodes;
         uint32_t found = vex_graph_search(&question, topk, &graph_counters);
         counters->rows_visited += graph_counters.scored;
         if (found < living_rows_wanted(view, segment, topk->k)) {
