@@ -29,6 +29,8 @@ struct vex_home {
     uint64_t file_number; /* of the segment file, 0 = not on disk */
     uint32_t dead_rows;   /* staged deaths included */
     bool sealed;
+    bool
+        is_level; /* its graph is on the way into a larger one, and was built with less effort; not stored */
     struct vex_merge_claim *claim; /* of the merge that is copying it, see registry.h */
 };
 

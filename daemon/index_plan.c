@@ -3,6 +3,8 @@
 /* Rows from which on a graph is worth building: below, a scan takes less than a millisecond or so. */
 #define GRAPH_ROWS_HNSW 1024u
 #define GRAPH_ROWS_AUTO 16384u
+#define LEVEL_SHARE 4u /* of the effort */
+#define EF_LEVEL_LEAST 48u
 
 struct vex_index_plan vex_index_plan_for(const struct vex_collection_facts *facts, uint64_t rows)
 {
@@ -20,6 +22,16 @@ struct vex_index_plan vex_index_plan_for(const struct vex_collection_facts *fact
         break;
     }
     return plan;
+}
+
+struct vex_index_plan vex_index_plan_level(const struct vex_index_plan *plan)
+{
+    struct vex_index_plan level = *plan;
+    uint32_t least =
+        plan->graph.ef_construction < EF_LEVEL_LEAST ? plan->graph.ef_construction : EF_LEVEL_LEAST;
+    uint32_t effort = plan->graph.ef_construction / LEVEL_SHARE;
+    level.graph.ef_construction = effort < least ? least : effort;
+    return level;
 }
 
 bool vex_index_plan_is_bare(const struct vex_index_plan *plan)
@@ -60,7 +72,7 @@ bool vex_index_is_due(const struct vex_collection_facts *facts, const struct vex
     case VEX_FIT_ASKED:
         return false; /* even if it has too few rows by now: it is there */
     case VEX_FIT_OTHER:
-        return true;
+        return !home->is_level;
     }
     return false;
 }

@@ -23,6 +23,8 @@ struct vex_index_plan {
 
 /* For a segment of so many living rows. */
 struct vex_index_plan vex_index_plan_for(const struct vex_collection_facts *facts, uint64_t rows);
+/* The same for rows that will soon be inserted into a larger graph: with a quarter of the effort. */
+struct vex_index_plan vex_index_plan_level(const struct vex_index_plan *plan);
 /* True if it is no index at all: the segment will be scanned. */
 bool vex_index_plan_is_bare(const struct vex_index_plan *plan);
 

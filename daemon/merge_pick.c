@@ -13,6 +13,7 @@
 #define SHARE_QUIET 64u
 #define SHARE_LONG_QUIET 1024u
 #define SMALL_ROWS_MAX 32768u /* of a graph that takes in any number of rows */
+#define LEVEL_TIMES 4u        /* a graph with so many times the rows makes others its levels */
 #define TAIL_ROWS_MIN 1024u   /* a tail of fewer is scanned in less time than a graph is walked */
 #define TAIL_SHARE 16u        /* of the small graph: its rows are copied for every tail */
 
@@ -32,12 +33,16 @@ static bool has_graph(const struct vex_home *home)
     return home->shape.graph.m > 0;
 }
 
-static uint32_t largest_graph_rows(const struct vex_live_collection *collection)
+/* Of graphs that are no levels themselves and not in `but`, which may be NULL. */
+static uint64_t largest_graph_rows(const struct vex_live_collection *collection,
+                                   const struct vex_merge_pick *but)
 {
-    uint32_t rows = 0;
+    uint64_t rows = 0;
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         const struct vex_home *home = collection->homes[i];
-        rows = has_graph(home) && home->writer.rows > rows ? home->writer.rows : rows;
+        bool counts = has_graph(home) && !home->is_level &&
+                      !(but && i >= but->first && i - but->first < but->count);
+        rows = counts && living_rows(home) > rows ? living_rows(home) : rows;
     }
     return rows;
 }
@@ -60,9 +65,16 @@ void vex_merge_pick_plan(struct vex_merge_pick *pick)
     }
     bool follows = wants_graph(collection) && (rows >= TAIL_ROWS_MIN || extends);
     pick->index = vex_index_plan_for(&collection->facts, follows ? collection->live_rows : rows);
-    pick->hand = vex_index_plan_is_bare(&pick->index) ? VEX_HAND_WORKER
-                 : rows <= 2 * SMALL_ROWS_MAX         ? VEX_HAND_SMALL_BUILDER
-                                                      : VEX_HAND_LARGE_BUILDER;
+    bool is_bare = vex_index_plan_is_bare(&pick->index);
+    pick->hand = is_bare                  ? VEX_HAND_WORKER
+                 : rows <= SMALL_ROWS_MAX ? VEX_HAND_SMALL_BUILDER
+                                          : VEX_HAND_LARGE_BUILDER;
+    /* Others may have the larger graph under way: it stays large. */
+    pick->is_level = !is_bare && rows <= SMALL_ROWS_MAX &&
+                     largest_graph_rows(collection, pick) >= LEVEL_TIMES * rows;
+    if (pick->is_level) {
+        pick->index = vex_index_plan_level(&pick->index);
+    }
 }
 
 /* ---- rules ----------------------------------------------------------------------------------- */
@@ -102,7 +114,9 @@ static bool pick_unsuited(struct vex_merge_pick *pick, uint32_t start)
     uint32_t sealed = vex_merge_sealed_count(collection);
     for (uint32_t i = start; i < sealed; i++) {
         const struct vex_home *home = collection->homes[i];
-        if (!home->claim && vex_index_is_due(&collection->facts, home)) {
+        /* A level without a larger graph, whose rows are all dead by now, is what searches are left with. */
+        bool is_left = home->is_level && largest_graph_rows(collection, NULL) == 0;
+        if (!home->claim && (is_left || vex_index_is_due(&collection->facts, home))) {
             pick->first = i;
             pick->count = 1;
             return true;
@@ -146,12 +160,13 @@ static bool takes_in(const struct vex_home *home, uint64_t rows, uint64_t share,
 {
     uint64_t own = living_rows(home);
     return !home->claim && own + rows <= VEX_SEGMENT_ROWS_MAX &&
-           (own <= small || own <= share * rows || rows >= SMALL_ROWS_MAX);
+           ((own <= small && own + rows <= SMALL_ROWS_MAX) || own <= share * rows ||
+            rows >= SMALL_ROWS_MAX);
 }
 
 static uint64_t small_rows(const struct vex_live_collection *collection)
 {
-    uint64_t small = largest_graph_rows(collection) / SHARE_BUSY;
+    uint64_t small = largest_graph_rows(collection, NULL) / SHARE_BUSY;
     return small < SMALL_ROWS_MAX ? small : SMALL_ROWS_MAX;
 }
 

@@ -10,6 +10,9 @@
  *    copies all its rows, so a large one is not extended for a few. The small graph joins the large one when it is
  *    an eighth of it or has 32 thousand rows, or when it is quiet.
  *
+ * What is in the small graph is inserted twice, first with a quarter of the effort: it is searched for seconds, and
+ * such a walk ends by what the large graph found.
+ *
  * Graphs have two builders, so that the large one's minutes do not hold up the small one's moments.
  *
  * Thread-safety: the daemon's main thread.
@@ -43,6 +46,7 @@ struct vex_merge_pick {
     uint32_t count;
     struct vex_index_plan index; /* of the segment that they become */
     enum vex_hand hand;
+    bool is_level; /* there is a larger graph, which will take in the one that they get */
 };
 
 /* Sets index and hand for the segments named. */

@@ -61,6 +61,7 @@ struct backup_job {
 struct merging {
     bool running;
     bool requested; /* by an operator */
+    bool is_level;  /* the result's graph */
     uint64_t pinned_generation;
     uint64_t started_ms;
     struct vex_merge_job job;
@@ -423,6 +424,7 @@ static void start_merge(struct vex_upkeep *upkeep, const struct vex_merge_pick *
                              pick->count);
     merging->running = true;
     merging->requested = requested;
+    merging->is_level = pick->is_level;
     merging->started_ms = upkeep->now_ms;
     merging->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
     if (!builds) {
@@ -474,6 +476,9 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct merging *merg
     uint64_t rows_after = job->merged ? job->merged->writer.rows : 0;
     uint64_t bytes = job->merged ? job->merged->held_bytes : 0;
     enum vex_status status = job->status;
+    if (job->merged) {
+        job->merged->is_level = merging->is_level;
+    }
     if (status != VEX_OK) {
         *error = job->error;
         vex_registry_abort_merge(upkeep->registry, &merging->claim);
@@ -838,7 +843,7 @@ static void look_at_home(const struct vex_collection_facts *facts, const struct 
                          struct vex_index_body *out)
 {
     uint32_t rows = home->writer.rows;
-    enum vex_index_fit fit = vex_index_fit_of(facts, &home->shape);
+    enum vex_index_fit fit = home->is_level ? VEX_FIT_ASKED : vex_index_fit_of(facts, &home->shape);
     out->segments++;
     out->rows += rows;
     out->segments_indexed += fit == VEX_FIT_ASKED;
