@@ -21,11 +21,11 @@
 #define QUIET_MS 2000u
 #define BACKOFF_MS 10000u /* after a job that failed */
 #define REQUESTS_MAX 16u
-/* On a machine whose cores are all busy, about a thirtieth and a tenth of one is left to the worker and to the
- * builder of large graphs: searches and commits do not notice, and nothing stands still. The builder of small
- * ones has to keep up with what is written, or every search pays for it. */
+/* On a machine whose cores are all busy, about a thirtieth of one is left to the worker: searches and commits do
+ * not notice, and nothing stands still. Builders have to keep up with what is written, the one of small graphs
+ * closely, or every search pays for it. */
 #define WORKER_NICE 15
-#define LARGE_BUILDER_NICE 10
+#define LARGE_BUILDER_NICE 6
 #define SMALL_BUILDER_NICE 2
 
 /* Builders, by what they build. */
@@ -793,7 +793,8 @@ void vex_upkeep_turn(struct vex_upkeep *upkeep, uint64_t now_ms, bool busy)
         upkeep->quiet_since_ms = now_ms;
     }
     vex_worker_set_polite(upkeep->worker, busy);
-    vex_worker_set_polite(upkeep->builders[LARGE], busy);
+    /* While both have work, more is written than built: to rest would make it worse. */
+    vex_worker_set_polite(upkeep->builders[LARGE], busy && !upkeep->builds[SMALL].running);
     if (vex_worker_finished(upkeep->worker)) {
         take_result(upkeep);
     }
