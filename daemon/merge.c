@@ -70,12 +70,12 @@ static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
 {
     struct build_pause pause = {pace};
     const struct vex_build_pace build_pace = {pause_build, &pause};
-    if (largest) {
-        const struct vex_graph_origin origin = {&largest->writer.segment, largest->writer.rows,
-                                                job->lsn};
-        job->status = vex_graph_extend(&merged->writer, &job->shape.graph, &origin, &build_pace,
-                                       &job->graph, &job->error);
-        if (job->status == VEX_OK) {
+    if (largest || job->is_level) {
+        const struct vex_segment *old = largest ? &largest->writer.segment : NULL;
+        const struct vex_graph_origin origin = {old, largest ? largest->writer.rows : 0, job->lsn};
+        job->status = vex_graph_extend(&merged->writer, &job->shape.graph, largest ? &origin : NULL,
+                                       &build_pace, &job->graph, &job->error);
+        if (job->status == VEX_OK && !job->is_level) {
             job->status = vex_calibrate(&merged->writer, &vex_index_hnsw, VEX_EFFORT_UNIT_EF,
                                         &build_pace, &job->error);
         }

@@ -32,6 +32,7 @@ struct vex_merge_job {
         shape; /* number, collection, metric, dim; the job fills in the sizes */
     struct vex_home *sources[VEX_LIST_SEGMENTS_MAX];
     uint32_t sources_count;
+    bool is_level; /* the graph will soon be part of a larger one: what it finds is not measured */
     /* Out. */
     enum vex_status status; /* NO_SPACE, NOMEM, IO; UNAVAILABLE: told to give up */
     struct vex_error error;

@@ -61,7 +61,6 @@ struct backup_job {
 struct merging {
     bool running;
     bool requested; /* by an operator */
-    bool is_level;  /* the result's graph */
     uint64_t pinned_generation;
     uint64_t started_ms;
     struct vex_merge_job job;
@@ -420,11 +419,11 @@ static void start_merge(struct vex_upkeep *upkeep, const struct vex_merge_pick *
                        pick->collection, pick->first, pick->count,
                        vex_log_next_lsn(vex_store_log(upkeep->store)) - 1);
     job->shape.graph = pick->index.graph;
+    job->is_level = pick->is_level;
     vex_registry_begin_merge(upkeep->registry, &merging->claim, pick->collection, pick->first,
                              pick->count);
     merging->running = true;
     merging->requested = requested;
-    merging->is_level = pick->is_level;
     merging->started_ms = upkeep->now_ms;
     merging->pinned_generation = vex_control_generation(vex_publisher_region(upkeep->publisher));
     if (!builds) {
@@ -477,7 +476,7 @@ static enum vex_status end_merge(struct vex_upkeep *upkeep, struct merging *merg
     uint64_t bytes = job->merged ? job->merged->held_bytes : 0;
     enum vex_status status = job->status;
     if (job->merged) {
-        job->merged->is_level = merging->is_level;
+        job->merged->is_level = job->is_level;
     }
     if (status != VEX_OK) {
         *error = job->error;

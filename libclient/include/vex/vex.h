@@ -338,7 +338,7 @@ struct vex_index_status {
     uint64_t rows_other;
     uint64_t build_rows; /* of what is being built for it now; 0 = nothing is */
     uint64_t build_ms;   /* since that began */
-    bool busy_elsewhere; /* the builder, of which there is one, works for another collection */
+    bool busy_elsewhere; /* builders, of which there are two, work for other collections */
 };
 
 /* Asks the daemon. `out->size` must be set. Errors: NO_COLLECTION, UNAVAILABLE, TIMEOUT, INVALID. */
