@@ -13,7 +13,6 @@
 #define SHARE_QUIET 64u
 #define SHARE_LONG_QUIET 1024u
 #define SMALL_ROWS_MAX 32768u /* of a graph that takes in any number of rows */
-#define LEVEL_TIMES 4u        /* a graph with so many times the rows makes others its levels */
 #define TAIL_ROWS_MIN 1024u   /* a tail of fewer is scanned in less time than a graph is walked */
 #define TAIL_SHARE 16u        /* of the small graph: its rows are copied for every tail */
 
@@ -70,8 +69,8 @@ void vex_merge_pick_plan(struct vex_merge_pick *pick)
                  : rows <= SMALL_ROWS_MAX ? VEX_HAND_SMALL_BUILDER
                                           : VEX_HAND_LARGE_BUILDER;
     /* Others may have the larger graph under way: it stays large. */
-    pick->is_level = !is_bare && rows <= SMALL_ROWS_MAX &&
-                     largest_graph_rows(collection, pick) >= LEVEL_TIMES * rows;
+    pick->is_level =
+        !is_bare && rows <= SMALL_ROWS_MAX && largest_graph_rows(collection, pick) > rows;
     if (pick->is_level) {
         pick->index = vex_index_plan_level(&pick->index);
     }
