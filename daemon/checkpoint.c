@@ -142,6 +142,7 @@ static enum vex_status add_home(struct vex_checkpoint_job *job, struct vex_buffe
         .graph_m = home->shape.graph.m,
         .graph_ef_construction = home->shape.graph.ef_construction,
         .codes = home->shape.codes,
+        .lists = home->shape.lists,
     };
     return vex_image_add_home(body, &image, &home->writer.segment, job->cut.lsn)
                ? VEX_OK
@@ -255,6 +256,7 @@ static enum vex_status make_memory(const struct vex_checkpoint_restore *restore,
         .payload_capacity_bytes = item->image.payload_capacity_bytes,
         .codes = item->image.codes != 0,
         .graph = {item->image.graph_m, item->image.graph_ef_construction},
+        .lists = item->image.lists,
     };
     if (vex_segment_memory_bytes(&shape) == 0) {
         return vex_error_set(error, VEX_ERR_CORRUPT, "checkpoint: a segment's shape is impossible");

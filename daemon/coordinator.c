@@ -409,15 +409,6 @@ static struct vex_collection_facts facts_of(const struct vex_create_body *record
     return facts;
 }
 
-/* Facts that are sound and that nothing here can serve so far. */
-static const char *unsupported(const struct vex_collection_facts *facts)
-{
-    if (facts->index == VEX_INDEX_IVF) {
-        return "index ivf is not supported yet; auto, flat and hnsw are";
-    }
-    return NULL;
-}
-
 enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
                                        const struct vex_create_body *body,
                                        struct vex_ack_body *out_ack, struct vex_error *error)
@@ -445,10 +436,6 @@ enum vex_status vex_coordinator_create(struct vex_coordinator *coordinator,
                              "ef_construction %u, storage %u, %u lists)",
                              body->name, fault, facts.dim, record.metric, record.index, facts.m,
                              facts.ef_construction, record.storage, facts.lists);
-    }
-    fault = unsupported(&facts);
-    if (fault) {
-        return vex_error_set(error, VEX_ERR_INVALID, "create %s: %s", body->name, fault);
     }
     if (vex_registry_by_name(registry, body->name)) {
         return vex_error_set(error, VEX_ERR_EXISTS, "collection %s exists", body->name);
@@ -560,9 +547,7 @@ static enum vex_status check_alter(const struct vex_live_collection *collection,
             error, VEX_ERR_INVALID, "alter %s: %s (index %u, M %u, ef_construction %u, %u lists)",
             body->name, fault, (uint32_t)out->index, out->m, out->ef_construction, out->lists);
     }
-    fault = unsupported(out);
-    return fault ? vex_error_set(error, VEX_ERR_INVALID, "alter %s: %s", body->name, fault)
-                 : VEX_OK;
+    return VEX_OK;
 }
 
 /* The segment that is still written to gets its index, too, if it is worth one by now. */

@@ -12,7 +12,10 @@ struct vex_index_plan vex_index_plan_for(const struct vex_collection_facts *fact
     struct vex_index_plan plan = {.graph = {0, 0}};
     switch (facts->index) {
     case VEX_INDEX_FLAT:
+        break;
     case VEX_INDEX_IVF:
+        plan.lists = rows >= VEX_LISTS_ROWS_MIN;
+        plan.lists_wanted = facts->lists;
         break;
     case VEX_INDEX_AUTO:
         plan.graph = rows >= GRAPH_ROWS_AUTO ? graph : plan.graph;
@@ -36,7 +39,7 @@ struct vex_index_plan vex_index_plan_level(const struct vex_index_plan *plan)
 
 bool vex_index_plan_is_bare(const struct vex_index_plan *plan)
 {
-    return plan->graph.m == 0;
+    return plan->graph.m == 0 && !plan->lists;
 }
 
 bool vex_index_same_graph(const struct vex_graph_shape *a, const struct vex_graph_shape *b)
@@ -53,9 +56,20 @@ static bool is_graph_asked(const struct vex_collection_facts *facts,
            vex_index_same_graph(graph, &asked);
 }
 
+/* A sealed segment has room for the rows it was made of and no more. */
+static bool are_lists_asked(const struct vex_collection_facts *facts,
+                            const struct vex_segment_shape *shape)
+{
+    return facts->index == VEX_INDEX_IVF &&
+           shape->lists == vex_lists_count_for(shape->capacity_rows, facts->lists);
+}
+
 enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,
                                     const struct vex_segment_shape *shape)
 {
+    if (shape->lists > 0) {
+        return are_lists_asked(facts, shape) ? VEX_FIT_ASKED : VEX_FIT_OTHER;
+    }
     if (shape->graph.m == 0) {
         return VEX_FIT_BARE;
     }

@@ -19,6 +19,8 @@
 /* The index of a segment that is about to be made. */
 struct vex_index_plan {
     struct vex_graph_shape graph; /* m = 0: none */
+    bool lists;
+    uint32_t lists_wanted; /* 0 = by the number of rows */
 };
 
 /* For a segment of so many living rows. */

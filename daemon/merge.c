@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/panic.h"
 #include "daemon/index_plan.h"
+#include "daemon/merge_lists.h"
 #include "index/calibrate.h"
 #include "index/index.h"
 
@@ -81,7 +82,9 @@ static bool build_index(struct vex_merge_job *job, struct vex_home *merged,
         }
         return job->status == VEX_OK;
     }
-    const struct vex_index *index = job->shape.graph.m ? &vex_index_hnsw : &vex_index_flat;
+    const struct vex_index *index = job->shape.graph.m ? &vex_index_hnsw
+                                    : job->shape.lists ? &vex_index_ivf
+                                                       : &vex_index_flat;
     job->status = index->build(&merged->writer, &job->shape, &build_pace, &job->graph, &job->error);
     return job->status == VEX_OK;
 }
@@ -116,6 +119,31 @@ static bool copy_sources(const struct vex_merge_job *job, struct vex_home *merge
     return going_on;
 }
 
+/* With all sizes known. */
+static void make_merged(struct vex_merge_job *job, const struct vex_row_order *order,
+                        const struct vex_pace *pace)
+{
+    struct vex_home *merged = NULL;
+    job->status = vex_home_create(job->key, &job->shape, true, &merged, &job->error);
+    if (job->status != VEX_OK) {
+        return;
+    }
+    vex_segment_create(&merged->writer, &job->shape, merged->region.memory);
+    const struct vex_home *largest = find_largest_graph(job);
+    bool is_copied = order->places ? vex_row_order_copy(order, job, &merged->writer, pace)
+                                   : copy_sources(job, merged, largest, pace);
+    if (!is_copied) {
+        vex_home_destroy(merged, true);
+        job->status = vex_error_set(&job->error, VEX_ERR_UNAVAILABLE, "the daemon is stopping");
+        return;
+    }
+    if (!build_index(job, merged, largest, pace)) {
+        vex_home_destroy(merged, true);
+        return;
+    }
+    job->merged = merged;
+}
+
 void vex_merge_run(void *argument, const struct vex_pace *pace)
 {
     struct vex_merge_job *job = argument;
@@ -137,23 +165,16 @@ void vex_merge_run(void *argument, const struct vex_pace *pace)
     }
     job->shape.capacity_rows = (uint32_t)rows;
     job->shape.codes = rows >= VEX_CODES_ROWS_MIN;
-    struct vex_home *merged = NULL;
-    job->status = vex_home_create(job->key, &job->shape, true, &merged, &job->error);
-    if (job->status != VEX_OK) {
-        return;
+    struct vex_row_order order = {0};
+    if (job->wants_lists && rows >= VEX_LISTS_ROWS_MIN) {
+        job->shape.lists = vex_lists_count_for((uint32_t)rows, job->lists_wanted);
+        job->status =
+            vex_row_order_make(job, (uint32_t)rows, job->shape.lists, pace, &order, &job->error);
     }
-    vex_segment_create(&merged->writer, &job->shape, merged->region.memory);
-    const struct vex_home *largest = find_largest_graph(job);
-    if (!copy_sources(job, merged, largest, pace)) {
-        vex_home_destroy(merged, true);
-        job->status = vex_error_set(&job->error, VEX_ERR_UNAVAILABLE, "the daemon is stopping");
-        return;
+    if (job->status == VEX_OK) {
+        make_merged(job, &order, pace);
     }
-    if (!build_index(job, merged, largest, pace)) {
-        vex_home_destroy(merged, true);
-        return;
-    }
-    job->merged = merged;
+    vex_row_order_deinit(&order);
 }
 
 void vex_merge_job_init(struct vex_merge_job *job, const uint8_t *key, uint64_t segment_id,

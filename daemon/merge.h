@@ -3,7 +3,8 @@
  * that are dead. The work of compaction; which segments are worth it is decided in upkeep.c.
  *
  * If the result is to have a graph and a source has one, the largest of them is extended: its rows are copied
- * first, and keep their links (index/graph_build.h).
+ * first, and keep their links (index/graph_build.h). If it is to have lists, its rows are clustered first
+ * and copied list by list (merge_lists.h).
  *
  * It runs beside the main thread. Sealed segments do not change but for deaths, and a row counts as dead only
  * if its death is not above the LSN at which the merge was begun: deaths after that are carried over by
@@ -33,6 +34,8 @@ struct vex_merge_job {
     struct vex_home *sources[VEX_LIST_SEGMENTS_MAX];
     uint32_t sources_count;
     bool is_level; /* the graph will soon be part of a larger one: what it finds is not measured */
+    bool wants_lists;      /* if there are rows enough for them */
+    uint32_t lists_wanted; /* how many; 0 = by the number of rows */
     /* Out. */
     enum vex_status status; /* NO_SPACE, NOMEM, IO; UNAVAILABLE: told to give up */
     struct vex_error error;
@@ -41,7 +44,7 @@ struct vex_merge_job {
 };
 
 /* A merge of `count` segments of the collection from `first` on, as of the staged `lsn`; its result gets the number
- * `segment_id` and no graph. Main thread. */
+ * `segment_id` and no index. Main thread. */
 void vex_merge_job_init(struct vex_merge_job *job, const uint8_t *key, uint64_t segment_id,
                         const struct vex_live_collection *collection, uint32_t first,
                         uint32_t count, uint64_t lsn);

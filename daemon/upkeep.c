@@ -420,6 +420,8 @@ static void start_merge(struct vex_upkeep *upkeep, const struct vex_merge_pick *
                        vex_log_next_lsn(vex_store_log(upkeep->store)) - 1);
     job->shape.graph = pick->index.graph;
     job->is_level = pick->is_level;
+    job->wants_lists = pick->index.lists;
+    job->lists_wanted = pick->index.lists_wanted;
     vex_registry_begin_merge(upkeep->registry, &merging->claim, pick->collection, pick->first,
                              pick->count);
     merging->running = true;

@@ -104,12 +104,18 @@ static void check_home(const struct vex_live_collection *collection, uint32_t nu
     out->dead_rows += dead;
 }
 
-static void check_graph(const struct vex_home *home, uint32_t number, struct vex_verify_result *out)
+static void check_index(const struct vex_home *home, uint32_t number, struct vex_verify_result *out)
 {
     struct vex_error error;
     if (home->shape.codes && home->writer.segment.codes.count != home->writer.rows) {
         note(out, "segment %u: it has %u codes and %u rows", number,
              home->writer.segment.codes.count, home->writer.rows);
+    }
+    if (home->shape.lists > 0 && home->writer.segment.lists.rows != home->writer.rows) {
+        note(out, "segment %u: its lists have %u rows, it has %u", number,
+             home->writer.segment.lists.rows, home->writer.rows);
+    } else if (vex_index_ivf.validate(&home->writer.segment, &error) != VEX_OK) {
+        note(out, "segment %u: %s", number, error.message);
     }
     if (home->shape.graph.m == 0) {
         return;
@@ -128,7 +134,7 @@ void vex_verify_collection(const struct vex_live_collection *collection,
     *out = (struct vex_verify_result){.segments = collection->homes_count};
     for (uint32_t i = 0; i < collection->homes_count; i++) {
         check_home(collection, i, out);
-        check_graph(collection->homes[i], i, out);
+        check_index(collection->homes[i], i, out);
     }
     if (out->live_rows != collection->live_rows || out->dead_rows != collection->dead_rows) {
         note(out, "%llu live and %llu dead rows, but %llu and %llu are counted",

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "index/calibrate.h"
 #include "index/index.h"
+#include "index/list_search.h"
 
 #define SCRATCH_ALIGNMENT 64u
 #define DEAD_SHARE_MAX 0.75 /* that more effort makes up for; beyond, few searches are worth it */
@@ -22,7 +23,7 @@
 
 const struct vex_index *vex_index_by_name(const char *name)
 {
-    static const struct vex_index *const all[] = {&vex_index_flat, &vex_index_hnsw};
+    static const struct vex_index *const all[] = {&vex_index_flat, &vex_index_hnsw, &vex_index_ivf};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         if (strcmp(all[i]->name, name) == 0) {
             return all[i];
@@ -177,6 +178,32 @@ static void search_graphs(const struct vex_view *view, const float *query, uint3
     }
 }
 
+/* Segments without a graph; where the index of a collection has been changed, some may have lists. */
+static enum vex_status search_others(const struct vex_view *view, const float *queries,
+                                     size_t count, struct vex_topk *topks,
+                                     struct vex_search_counters *counters, struct vex_error *error)
+{
+    enum vex_status status = VEX_OK;
+    for (uint32_t s = 0; s < view->segments_count && status == VEX_OK; s++) {
+        if (has_graph(view, s)) {
+            continue;
+        }
+        if (!vex_lists_can_serve(view->segments[s].segment)) {
+            vex_flat_scan(view, s, queries, count, topks, counters);
+            continue;
+        }
+        const struct vex_list_search search = {
+            .view = view,
+            .segment = s,
+            .queries = queries,
+            .queries_count = count,
+            .topks = topks,
+        };
+        status = vex_lists_search(&search, counters, error);
+    }
+    return status;
+}
+
 static enum vex_status search_hnsw(const struct vex_view *view, const float *queries, size_t count,
                                    struct vex_topk *topks, struct vex_search_counters *counters,
                                    struct vex_error *error)
@@ -197,15 +224,10 @@ static enum vex_status search_hnsw(const struct vex_view *view, const float *que
     for (size_t i = 0; i < count; i++) {
         search_graphs(view, queries + i * view->dim, k, scratch, &topks[i], counters);
     }
-    for (uint32_t s = 0; s < view->segments_count; s++) {
-        if (!has_graph(view, s)) {
-            vex_flat_scan(view, s, queries, count, topks, counters);
-        }
-    }
     if (!is_given) {
         free(scratch);
     }
-    return VEX_OK;
+    return search_others(view, queries, count, topks, counters, error);
 }
 
 static enum vex_status build_hnsw(struct vex_segment_writer *writer,

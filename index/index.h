@@ -74,14 +74,18 @@ struct vex_index {
 
 extern const struct vex_index vex_index_flat;
 extern const struct vex_index vex_index_hnsw;
+extern const struct vex_index vex_index_ivf;
 
-/* "flat" or "hnsw"; NULL if there is no index of that name. */
+/* "flat", "hnsw" or "ivf"; NULL if there is no index of that name. */
 const struct vex_index *vex_index_by_name(const char *name);
 
 /* Scratch for hnsw searches with this ef, dim and k. */
 size_t vex_effort_scratch_bytes(uint32_t dim, uint32_t ef, uint32_t k);
 /* The ef that a search of this view uses at k; the largest, if segments differ. */
 uint32_t vex_effort_ef(const struct vex_view *view, uint32_t k);
+
+/* Scratch for an ivf search of so many queries with the effort that `view` has. */
+size_t vex_ivf_scratch_bytes(const struct vex_view *view, size_t queries_count, uint32_t k);
 
 /* Offers the nearest rows of one segment of a view, by scanning it. */
 void vex_flat_scan(const struct vex_view *view, uint32_t segment, const float *queries,

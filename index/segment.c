@@ -56,11 +56,16 @@ static struct vex_part_size part_size(enum vex_index_part part,
     if (part < VEX_PART_GRAPH_HEAD) {
         return vex_codes_part_size(part, shape->dim);
     }
+    if (part == VEX_PART_EFFORT) {
+        bool is_tunable = shape->graph.m > 0 || shape->lists > 0;
+        return is_tunable ? vex_effort_part_size() : (struct vex_part_size){0, 0};
+    }
+    if (part >= VEX_PART_LISTS_HEAD) {
+        return shape->lists == 0 ? (struct vex_part_size){0, 0}
+                                 : vex_lists_part_size(part, shape->lists, shape->dim);
+    }
     if (shape->graph.m == 0) {
         return (struct vex_part_size){0, 0};
-    }
-    if (part == VEX_PART_EFFORT) {
-        return vex_effort_part_size();
     }
     return vex_graph_part_size(part, &shape->graph, shape->dim, shape->capacity_rows);
 }
@@ -84,7 +89,8 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     if (shape->dim < 1 || shape->dim > VEX_DIM_MAX || shape->capacity_rows < 1 ||
         shape->capacity_rows > VEX_SEGMENT_ROWS_MAX ||
         shape->payload_capacity_bytes > (uint64_t)1 << 43 ||
-        !vex_storage_is_known(shape->storage) || !vex_graph_shape_is_sound(&shape->graph)) {
+        !vex_storage_is_known(shape->storage) || !vex_graph_shape_is_sound(&shape->graph) ||
+        shape->lists > VEX_LISTS_MAX) {
         return false;
     }
     uint64_t rows = shape->capacity_rows;
@@ -108,7 +114,7 @@ static bool lay_out(struct vex_segment_header *header, const struct vex_segment_
     add_section(header, VEX_SECTION_PAYLOAD_REFS, sizeof(uint64_t), rows);
     add_section(header, VEX_SECTION_HASH, sizeof(uint32_t), header->hash_slots);
     add_section(header, VEX_SECTION_PAYLOADS, 1, shape->payload_capacity_bytes);
-    if (shape->codes || shape->graph.m > 0) {
+    if (shape->codes || shape->graph.m > 0 || shape->lists > 0) {
         add_index_sections(header, shape);
     }
     /* The image ends on a page of its own: what is stored never changes under the writer. */
@@ -364,6 +370,9 @@ static enum vex_status attach_index(struct vex_segment *segment,
                                   error);
     }
     status = status == VEX_OK ? vex_effort_attach(&segment->effort, &parts, error) : status;
+    if (status == VEX_OK) {
+        status = vex_lists_attach(&segment->lists, &parts, &segment->codes, error);
+    }
     return status == VEX_OK ? status
                             : vex_error_wrap(error, status, "segment %llu",
                                              (unsigned long long)header->segment_id);

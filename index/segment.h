@@ -35,6 +35,7 @@
 #include "base/panic.h"
 #include "index/effort.h"
 #include "index/graph.h"
+#include "index/lists.h"
 #include "index/store.h"
 
 #define VEX_SEGMENT_MAGIC 0x53584556u /* "VEXS" */
@@ -108,6 +109,7 @@ struct vex_segment {
     struct vex_codes codes;         /* count 0: none, or not built when this was attached */
     struct vex_graph graph;         /* nodes_count 0: as above */
     struct vex_effort_table effort; /* steps_count 0: as above */
+    struct vex_lists lists;         /* count 0: as above */
 };
 
 struct vex_segment_shape {
@@ -120,6 +122,7 @@ struct vex_segment_shape {
     uint64_t payload_capacity_bytes;
     bool codes;                   /* room for codes; a graph has them anyway */
     struct vex_graph_shape graph; /* m = 0: no graph, and no sections for one */
+    uint32_t lists;               /* how many; 0: none, and no sections for them */
 };
 
 /* Memory that a segment of this shape needs, or 0 if the shape is out of bounds. */

@@ -324,11 +324,13 @@ void vex_collection_close(struct vex_collection *collection)
     free(collection);
 }
 
+/* Segments with a graph, or with lists where those are what the collection wants. */
 static uint32_t count_graphs(const struct vex_view *view)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < view->segments_count; i++) {
-        count += view->segments[i].segment->graph.nodes_count > 0;
+        const struct vex_segment *segment = view->segments[i].segment;
+        count += segment->graph.nodes_count > 0 || segment->lists.count > 0;
     }
     return count;
 }

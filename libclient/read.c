@@ -291,15 +291,20 @@ static bool is_stale(const struct attachment *attachment)
     return vex_attachment_is_stale(attachment) || vex_clock_ms() > beat_ms + SILENCE_MS;
 }
 
-/* Whether any of it would be a walk. */
-static bool has_graph(const struct vex_view *view)
+/* The index that serves an approximate search of a view; NULL if all of it would be scanned. Graphs go before
+ * lists: where the index of a collection has been changed there may be both. */
+static const struct vex_index *index_of(const struct vex_view *view)
 {
+    const struct vex_index *index = NULL;
     for (uint32_t i = 0; i < view->segments_count; i++) {
         if (view->segments[i].segment->graph.nodes_count) {
-            return true;
+            return &vex_index_hnsw;
+        }
+        if (view->segments[i].segment->lists.count) {
+            index = &vex_index_ivf;
         }
     }
-    return false;
+    return index;
 }
 
 static enum vex_status scan_view(struct vex_view *view, const struct search *search,
@@ -319,16 +324,16 @@ static enum vex_status scan_view(struct vex_view *view, const struct search *sea
                                  counters, error);
 }
 
-/* Walks the graphs that there are, scans the rest; or scans everything. */
+/* Walks the graphs that there are, visits the lists, scans the rest; or scans everything. */
 static enum vex_status search_view(const struct reader *reader, struct search *search,
                                    struct vex_search_counters *counters, struct vex_error *error)
 {
     const struct vex_search_options *options = search->options;
     struct vex_view view = reader->reading->view;
-    bool walk = !options->exact && has_graph(&view);
-    search->info.mode = walk ? "hnsw" : "exact";
+    const struct vex_index *index = options->exact ? NULL : index_of(&view);
+    search->info.mode = index ? index->name : "exact";
     search->info.ef_search = 0;
-    if (!walk) {
+    if (!index) {
         return scan_view(&view, search, counters, error);
     }
     uint64_t rows = reader->reading->live_rows + reader->reading->dead_rows;
@@ -336,16 +341,22 @@ static enum vex_status search_view(const struct reader *reader, struct search *s
         .recall = (double)options->recall,
         .dead_share = rows ? (double)reader->reading->dead_rows / (double)rows : 0,
         .ef = options->ef_search,
+        .nprobe = options->nprobe,
     };
     view.effort = &effort;
-    search->info.ef_search = vex_effort_ef(&view, options->k);
-    effort.scratch_bytes = vex_effort_scratch_bytes(view.dim, search->info.ef_search, options->k);
+    if (index == &vex_index_ivf) {
+        effort.scratch_bytes = vex_ivf_scratch_bytes(&view, search->queries_count, options->k);
+    } else {
+        search->info.ef_search = vex_effort_ef(&view, options->k);
+        effort.scratch_bytes =
+            vex_effort_scratch_bytes(view.dim, search->info.ef_search, options->k);
+    }
     effort.scratch = vex_scratch_take(effort.scratch_bytes);
     if (!effort.scratch) {
         return vex_error_set(error, VEX_ERR_NOMEM, "search: out of memory");
     }
-    return vex_index_hnsw.search(&view, search->queries, search->queries_count, search->topks,
-                                 counters, error);
+    return index->search(&view, search->queries, search->queries_count, search->topks, counters,
+                         error);
 }
 
 static enum vex_status search_step(struct reader *reader, void *arguments, struct vex_error *error)

@@ -387,9 +387,6 @@ static void what_cannot_be_asked_for_is_refused(void **state)
     options.changes = VEX_ALTER_INDEX;
     options.index = (enum vex_index_kind)9;
     assert_refused(vex_collection_alter(db, NAME, &options, sink), VEX_ERR_INVALID, "index 9");
-    options.index = VEX_INDEX_IVF;
-    assert_refused(vex_collection_alter(db, NAME, &options, sink), VEX_ERR_INVALID,
-                   "ivf is not supported yet");
     struct vex_index_status status = {.size = sizeof(status)};
     assert_refused(vex_collection_index_status(db, "other", &status, sink), VEX_ERR_NO_COLLECTION,
                    "other");

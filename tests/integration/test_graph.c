@@ -271,9 +271,6 @@ static void the_index_says_when_there_is_a_graph(void **state)
     options.ef_construction = 0;
     options.index = (enum vex_index_kind)4;
     assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "index 4");
-    options.index = VEX_INDEX_IVF;
-    assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID,
-                   "ivf is not supported yet");
     options.index = VEX_INDEX_AUTO;
     options.storage = (enum vex_storage)3;
     assert_refused(vex_collection_create(db, "bad", &options, sink), VEX_ERR_INVALID, "storage 3");

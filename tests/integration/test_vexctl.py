@@ -430,7 +430,6 @@ class Collections(Case):
                          r"index +hnsw, M 8, ef_construction 77\n(.*\n)*lists +12 in each segment\nstorage +float32\n")
         self.good("coll", "drop", "tuned", "--yes")
         shape = ["coll", "create", "c", "--dim", 2, "--metric", "l2"]
-        self.bad(USAGE, *shape, "--index", "ivf", says="ivf is not supported yet")
         self.bad(NOT_FOUND, "coll", "show", "nothing", says="nothing")
         self.bad(NOT_FOUND, "coll", "drop", "nothing", "--yes", says="nothing")
         self.bad(USAGE, "coll", "drop", "b", says="nothing was dropped")

@@ -86,8 +86,49 @@ static void what_is_not_as_asked_is_due_and_then_not_again(void **state)
         /* What upkeep makes of it is never due, or it would go on for ever. */
         uint32_t left = home->writer.rows - home->dead_rows;
         const struct vex_index_plan plan = vex_index_plan_for(&facts, left);
-        const struct vex_home made = home_of(left, 0, plan.graph.m, plan.graph.ef_construction);
+        struct vex_home made = home_of(left, 0, plan.graph.m, plan.graph.ef_construction);
+        made.shape.capacity_rows = left;
+        made.shape.lists = plan.lists ? vex_lists_count_for(left, plan.lists_wanted) : 0;
         assert_false(vex_index_is_due(&facts, &made));
+    }
+}
+
+static void lists_are_due_where_they_are_asked_for_and_not_again(void **state)
+{
+    (void)state;
+    const struct {
+        enum vex_index_kind index;
+        uint32_t asked;
+        uint32_t rows;
+        uint32_t there;
+        enum vex_index_fit fit;
+        bool due;
+    } cases[] = {
+        {VEX_INDEX_IVF, 0, 1000, 0, VEX_FIT_BARE, false},
+        {VEX_INDEX_IVF, 0, 10000, 0, VEX_FIT_BARE, true},
+        {VEX_INDEX_IVF, 0, 10000, 400, VEX_FIT_ASKED, false},
+        {VEX_INDEX_IVF, 50, 10000, 400, VEX_FIT_OTHER, true},
+        {VEX_INDEX_IVF, 50, 10000, 50, VEX_FIT_ASKED, false},
+        {VEX_INDEX_IVF, 60000, 10000, 625, VEX_FIT_ASKED, false}, /* as many as the rows allow */
+        {VEX_INDEX_HNSW, 0, 10000, 400, VEX_FIT_OTHER, true},
+        {VEX_INDEX_FLAT, 0, 10000, 400, VEX_FIT_OTHER, true},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct vex_collection_facts facts = asking_for(cases[i].index, 16, 200);
+        struct vex_home home = home_of(cases[i].rows, 0, 0, 0);
+        facts.lists = cases[i].asked;
+        home.shape.capacity_rows = cases[i].rows;
+        home.shape.lists = cases[i].there;
+        assert_int_equal(vex_index_fit_of(&facts, &home.shape), cases[i].fit);
+        assert_int_equal(vex_index_is_due(&facts, &home), cases[i].due);
+        const struct vex_index_plan plan = vex_index_plan_for(&facts, cases[i].rows);
+        assert_int_equal(plan.lists,
+                         cases[i].index == VEX_INDEX_IVF && cases[i].rows >= VEX_LISTS_ROWS_MIN);
+        assert_true(vex_index_plan_is_bare(&plan) == (!plan.lists && plan.graph.m == 0));
+        home = home_of(cases[i].rows, 0, plan.graph.m, plan.graph.ef_construction);
+        home.shape.capacity_rows = cases[i].rows;
+        home.shape.lists = plan.lists ? vex_lists_count_for(cases[i].rows, plan.lists_wanted) : 0;
+        assert_false(vex_index_is_due(&facts, &home));
     }
 }
 
@@ -96,6 +137,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_graph_is_for_those_who_ask_and_have_the_rows),
         cmocka_unit_test(what_is_not_as_asked_is_due_and_then_not_again),
+        cmocka_unit_test(lists_are_due_where_they_are_asked_for_and_not_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
