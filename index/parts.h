@@ -20,7 +20,7 @@ enum vex_index_part {
     VEX_PART_GRAPH_HEAD, /* graph.h */
     VEX_PART_GRAPH_ROWS,
     VEX_PART_GRAPH_UPPER,
-    VEX_PART_EFFORT, /* effort.h */
+    VEX_PART_EFFORT,     /* effort.h */
     VEX_PART_LISTS_HEAD, /* lists.h */
     VEX_PART_LISTS,
     VEX_PARTS_COUNT

@@ -196,11 +196,14 @@ static void a_recall_that_is_asked_for_becomes_a_number_of_lists(void **state)
         for (uint32_t q = 0; q < QUERIES; q++) {
             float query[DIM];
             uint64_t ids[K];
+            float distances[K];
+            uint32_t count = 0;
             make_vector(7 * q, 1000 + q, query);
             struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
             options.k = K;
             options.recall = shares[i];
-            struct vex_results results = {.size = sizeof(results), .ids = ids};
+            struct vex_results results = {
+                .size = sizeof(results), .ids = ids, .distances = distances, .counts = &count};
             struct vex_search_info info = {.size = sizeof(info)};
             assert_ok(vex_search(collection, query, 1, DIM, &options, &results, &info, sink));
             rows += info.rows_visited;
