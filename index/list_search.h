@@ -3,7 +3,7 @@
  *
  * A query visits the lists whose centres are nearest, estimates all their rows by their codes, and
  * ranks the rows in front by their vectors, in double precision: distances are exact, only rows of
- * lists that were not visited, or that an estimate misjudged by more than four of its standard
+ * lists that were not visited, or that an estimate misjudged by more than three of its standard
  * errors, can be missing.
  *
  * Many queries are turned inside out. Which lists each one wants is worked out first; then every list
@@ -26,7 +26,7 @@
 
 #include "index/index.h"
 
-#define VEX_LISTS_PROBE_DEFAULT 32u
+#define VEX_LISTS_PROBE_DEFAULT 64u
 
 struct vex_list_search {
     const struct vex_view *view;
