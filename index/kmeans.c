@@ -244,8 +244,8 @@ static void assign_block(struct kmeans *kmeans, const int8_t *rows, const float 
     for (uint32_t i = 0; i < count; i++) {
         queries[i] = rows + (size_t)i * padded;
     }
-    kmeans->list_kernels->tile_dots(kmeans->tiles, kmeans->places / VEX_TILE_ROWS, padded, queries,
-                                    count, kmeans->dots, kmeans->places);
+    kmeans->list_kernels->tile_dots(kmeans->tiles, kmeans->places / VEX_LIST_TILE_ROWS, padded,
+                                    queries, count, kmeans->dots, kmeans->places);
     for (uint32_t i = 0; i < count; i++) {
         int32_t sum = 0;
         for (uint32_t d = 0; d < padded; d++) {

@@ -21,13 +21,13 @@
 
 #include "index/graph_kernels.h"
 
-#define VEX_TILE_ROWS 16u
-#define VEX_FOLD 8u /* keys that fold makes one of */
+#define VEX_LIST_TILE_ROWS 16u
+#define VEX_LIST_FOLD 8u /* keys that fold makes one of */
 
 /* Bytes of one tile. */
-static inline size_t vex_tile_bytes(size_t padded)
+static inline size_t vex_list_tile_bytes(size_t padded)
 {
-    return padded * VEX_TILE_ROWS;
+    return padded * VEX_LIST_TILE_ROWS;
 }
 
 /* The factors of rows, as floats. */
@@ -61,8 +61,8 @@ struct vex_list_kernels {
                         size_t count, float factor, int32_t shift, float *out);
     /* The place of the smallest; of the first one if there are several. count a multiple of 16. */
     uint32_t (*smallest)(const float *keys, size_t count);
-    /* The least of each VEX_FOLD keys; which keys go together is of no matter. count a multiple of
-     * 16; `out` gets count / VEX_FOLD, rounded up to 16. */
+    /* The least of each VEX_LIST_FOLD keys; which keys go together is of no matter. count a multiple of
+     * 16; `out` gets count / VEX_LIST_FOLD, rounded up to 16. */
     void (*fold)(const float *keys, size_t count, float *out);
     /* How many are at most `limit`. count a multiple of 16. */
     uint32_t (*count_within)(const float *keys, size_t count, float limit);

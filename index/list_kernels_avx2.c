@@ -71,10 +71,10 @@ static void tile_codes_avx2(const uint8_t *codes, size_t padded, size_t rows_cou
 {
     size_t code_bytes = padded / 2;
     for (size_t line = 0; line < code_bytes; line += LINE) {
-        uint8_t *low = out_tile + vex_tile_bytes(2 * line);
-        uint8_t *high = low + vex_tile_bytes(LINE);
+        uint8_t *low = out_tile + vex_list_tile_bytes(2 * line);
+        uint8_t *high = low + vex_list_tile_bytes(LINE);
         for (size_t half = 0; half < LINE; half += WIDE) {
-            for (size_t row = 0; row < VEX_TILE_ROWS; row += LANES) {
+            for (size_t row = 0; row < VEX_LIST_TILE_ROWS; row += LANES) {
                 size_t place = half / 4 * LINE + row * 4;
                 tile_part(codes, code_bytes, line + half, row, rows_count, low + place,
                           high + place);
@@ -107,7 +107,7 @@ INLINE void dots_of(const uint8_t *tiles, size_t padded, const int8_t *const *qu
 #pragma GCC unroll 4
         for (size_t t = 0; t < 2 * tiles_count; t++) {
             const uint8_t *line =
-                tiles + t / 2 * vex_tile_bytes(padded) + d * VEX_TILE_ROWS + t % 2 * WIDE;
+                tiles + t / 2 * vex_list_tile_bytes(padded) + d * VEX_LIST_TILE_ROWS + t % 2 * WIDE;
             __m256i bytes = _mm256_load_si256((const __m256i *)(const void *)line);
 #pragma GCC unroll 2
             for (size_t q = 0; q < queries_count; q++) {
@@ -131,9 +131,9 @@ static void tile_dots_avx2(const uint8_t *tiles, size_t tiles_count, size_t padd
 {
     for (size_t t = 0; t < tiles_count; t += SIDE) {
         bool is_pair = tiles_count - t >= SIDE;
-        const uint8_t *first = tiles + t * vex_tile_bytes(padded);
+        const uint8_t *first = tiles + t * vex_list_tile_bytes(padded);
         for (size_t q = 0; q < queries_count; q += SIDE) {
-            int32_t *at = out + q * stride + t * VEX_TILE_ROWS;
+            int32_t *at = out + q * stride + t * VEX_LIST_TILE_ROWS;
             if (queries_count - q >= SIDE) {
                 is_pair ? dots_of(first, padded, queries + q, at, stride, SIDE, SIDE)
                         : dots_of(first, padded, queries + q, at, stride, SIDE, 1);
@@ -281,16 +281,18 @@ static uint32_t smallest_avx2(const float *keys, size_t count)
 
 static void fold_avx2(const float *keys, size_t count, float *out)
 {
-    for (size_t i = 0; i < count; i += VEX_FOLD * VEX_TILE_ROWS) {
+    for (size_t i = 0; i < count; i += VEX_LIST_FOLD * VEX_LIST_TILE_ROWS) {
         __m256 low = _mm256_loadu_ps(keys + i);
         __m256 high = _mm256_loadu_ps(keys + i + LANES);
-        size_t end = count - i < VEX_FOLD * VEX_TILE_ROWS ? count : i + VEX_FOLD * VEX_TILE_ROWS;
-        for (size_t j = i + VEX_TILE_ROWS; j < end; j += VEX_TILE_ROWS) {
+        size_t end = count - i < VEX_LIST_FOLD * VEX_LIST_TILE_ROWS
+                         ? count
+                         : i + VEX_LIST_FOLD * VEX_LIST_TILE_ROWS;
+        for (size_t j = i + VEX_LIST_TILE_ROWS; j < end; j += VEX_LIST_TILE_ROWS) {
             low = _mm256_min_ps(low, _mm256_loadu_ps(keys + j));
             high = _mm256_min_ps(high, _mm256_loadu_ps(keys + j + LANES));
         }
-        _mm256_storeu_ps(out + i / VEX_FOLD, low);
-        _mm256_storeu_ps(out + i / VEX_FOLD + LANES, high);
+        _mm256_storeu_ps(out + i / VEX_LIST_FOLD, low);
+        _mm256_storeu_ps(out + i / VEX_LIST_FOLD + LANES, high);
     }
 }
 

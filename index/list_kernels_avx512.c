@@ -64,8 +64,8 @@ INLINE void tile_of(const uint8_t *codes, size_t padded, size_t rows_count, uint
                                           : _mm512_setzero_si512();
         }
         transpose(words);
-        uint8_t *low = out_tile + vex_tile_bytes(2 * line);
-        uint8_t *high = low + vex_tile_bytes(LINE);
+        uint8_t *low = out_tile + vex_list_tile_bytes(2 * line);
+        uint8_t *high = low + vex_list_tile_bytes(LINE);
 #pragma GCC unroll 16
         for (size_t i = 0; i < LANES; i++) {
             _mm512_store_si512(low + i * LINE, _mm512_and_si512(words[i], low_half));
@@ -108,7 +108,7 @@ INLINE void dots_of(const uint8_t *tiles, size_t padded, const int8_t *const *qu
         __m512i lines[SIDE];
 #pragma GCC unroll 4
         for (size_t t = 0; t < tiles_count; t++) {
-            lines[t] = _mm512_load_si512(tiles + t * vex_tile_bytes(padded) + d * LANES);
+            lines[t] = _mm512_load_si512(tiles + t * vex_list_tile_bytes(padded) + d * LANES);
         }
 #pragma GCC unroll 4
         for (size_t q = 0; q < queries_count; q++) {
@@ -153,7 +153,7 @@ static void tile_dots_avx512(const uint8_t *tiles, size_t tiles_count, size_t pa
 {
     for (size_t t = 0; t < tiles_count; t += SIDE) {
         size_t tiles_left = tiles_count - t < SIDE ? tiles_count - t : SIDE;
-        const uint8_t *first = tiles + t * vex_tile_bytes(padded);
+        const uint8_t *first = tiles + t * vex_list_tile_bytes(padded);
         for (size_t q = 0; q < queries_count; q += SIDE) {
             int32_t *at = out + q * stride + t * LANES;
             switch (queries_count - q) {
@@ -304,13 +304,13 @@ static uint32_t smallest_avx512(const float *keys, size_t count)
 
 static void fold_avx512(const float *keys, size_t count, float *out)
 {
-    for (size_t i = 0; i < count; i += VEX_FOLD * LANES) {
+    for (size_t i = 0; i < count; i += VEX_LIST_FOLD * LANES) {
         __m512 least = _mm512_loadu_ps(keys + i);
-        size_t end = count - i < VEX_FOLD * LANES ? count : i + VEX_FOLD * LANES;
+        size_t end = count - i < VEX_LIST_FOLD * LANES ? count : i + VEX_LIST_FOLD * LANES;
         for (size_t j = i + LANES; j < end; j += LANES) {
             least = _mm512_min_ps(least, _mm512_loadu_ps(keys + j));
         }
-        _mm512_storeu_ps(out + i / VEX_FOLD, least);
+        _mm512_storeu_ps(out + i / VEX_LIST_FOLD, least);
     }
 }
 

@@ -14,14 +14,14 @@
 
 static uint8_t *tile_at(uint8_t *tile, size_t dim, size_t row)
 {
-    return tile + dim / GROUP_DIMS * (GROUP_DIMS * VEX_TILE_ROWS) + row * GROUP_DIMS +
+    return tile + dim / GROUP_DIMS * (GROUP_DIMS * VEX_LIST_TILE_ROWS) + row * GROUP_DIMS +
            dim % GROUP_DIMS;
 }
 
 static void tile_codes_scalar(const uint8_t *codes, size_t padded, size_t rows_count,
                               uint8_t *out_tile)
 {
-    memset(out_tile, 0, vex_tile_bytes(padded));
+    memset(out_tile, 0, vex_list_tile_bytes(padded));
     for (size_t row = 0; row < rows_count; row++) {
         const uint8_t *code = codes + row * (padded / 2);
         for (size_t i = 0; i < padded / 2; i++) {
@@ -38,11 +38,11 @@ static void tile_dots_scalar(const uint8_t *tiles, size_t tiles_count, size_t pa
 {
     for (size_t q = 0; q < queries_count; q++) {
         for (size_t t = 0; t < tiles_count; t++) {
-            const uint8_t *line = tiles + t * vex_tile_bytes(padded);
-            int32_t *sums = out + q * stride + t * VEX_TILE_ROWS;
-            memset(sums, 0, VEX_TILE_ROWS * sizeof(*sums));
+            const uint8_t *line = tiles + t * vex_list_tile_bytes(padded);
+            int32_t *sums = out + q * stride + t * VEX_LIST_TILE_ROWS;
+            memset(sums, 0, VEX_LIST_TILE_ROWS * sizeof(*sums));
             for (size_t d = 0; d < padded; d += GROUP_DIMS) {
-                for (size_t i = 0; i < GROUP_DIMS * VEX_TILE_ROWS; i++) {
+                for (size_t i = 0; i < GROUP_DIMS * VEX_LIST_TILE_ROWS; i++) {
                     sums[i / GROUP_DIMS] += *line++ * queries[q][d + i % GROUP_DIMS];
                 }
             }
@@ -108,11 +108,13 @@ static uint32_t smallest_scalar(const float *keys, size_t count)
 
 static void fold_scalar(const float *keys, size_t count, float *out)
 {
-    for (size_t i = 0; i < count; i += VEX_FOLD * VEX_TILE_ROWS) {
-        size_t end = count - i < VEX_FOLD * VEX_TILE_ROWS ? count : i + VEX_FOLD * VEX_TILE_ROWS;
-        memcpy(out + i / VEX_FOLD, keys + i, VEX_TILE_ROWS * sizeof(*out));
-        for (size_t j = i + VEX_TILE_ROWS; j < end; j++) {
-            float *least = out + i / VEX_FOLD + j % VEX_TILE_ROWS;
+    for (size_t i = 0; i < count; i += VEX_LIST_FOLD * VEX_LIST_TILE_ROWS) {
+        size_t end = count - i < VEX_LIST_FOLD * VEX_LIST_TILE_ROWS
+                         ? count
+                         : i + VEX_LIST_FOLD * VEX_LIST_TILE_ROWS;
+        memcpy(out + i / VEX_LIST_FOLD, keys + i, VEX_LIST_TILE_ROWS * sizeof(*out));
+        for (size_t j = i + VEX_LIST_TILE_ROWS; j < end; j++) {
+            float *least = out + i / VEX_LIST_FOLD + j % VEX_LIST_TILE_ROWS;
             *least = keys[j] < *least ? keys[j] : *least;
         }
     }

@@ -64,8 +64,8 @@ static uint64_t take_probes(struct vex_hunt *hunt, struct vex_seeker *seeker, ui
     float limit;
     float width = seeker->target.length * seeker->target.length / 4;
     /* If so many groups of keys have one within a limit, at least so many keys are. */
-    if (wanted <= hunt->places / FOLDS_PER_PROBE / VEX_FOLD) {
-        uint32_t folds = (uint32_t)vex_round_up(hunt->places / VEX_FOLD, VEX_TILE_ROWS);
+    if (wanted <= hunt->places / FOLDS_PER_PROBE / VEX_LIST_FOLD) {
+        uint32_t folds = (uint32_t)vex_round_up(hunt->places / VEX_LIST_FOLD, VEX_LIST_TILE_ROWS);
         hunt->kernels->fold(hunt->keys, hunt->places, hunt->found_keys);
         limit = vex_limit_for(hunt->kernels, hunt->found_keys, folds, wanted, wanted / 8, width,
                               &within);
@@ -75,7 +75,7 @@ static uint64_t take_probes(struct vex_hunt *hunt, struct vex_seeker *seeker, ui
     }
     within = hunt->kernels->places_within(hunt->keys, hunt->places, limit, hunt->found);
     /* Among these few, the exact number. */
-    uint32_t places = (uint32_t)vex_round_up(within, VEX_TILE_ROWS);
+    uint32_t places = (uint32_t)vex_round_up(within, VEX_LIST_TILE_ROWS);
     for (uint32_t i = 0; i < places; i++) {
         hunt->found_keys[i] = i < within ? hunt->keys[hunt->found[i]] : INFINITY;
     }
@@ -145,8 +145,8 @@ static void find_probes(struct vex_hunt *hunt, size_t first, uint32_t count)
             prepare(hunt, first + i + j, &hunt->seekers[i + j]);
             queries[j] = hunt->seekers[i + j].target.code.values;
         }
-        hunt->kernels->tile_dots(lists->centres.tiles, hunt->places / VEX_TILE_ROWS, lists->padded,
-                                 queries, some, hunt->dots, hunt->places);
+        hunt->kernels->tile_dots(lists->centres.tiles, hunt->places / VEX_LIST_TILE_ROWS,
+                                 lists->padded, queries, some, hunt->dots, hunt->places);
         for (uint32_t j = 0; j < some; j++) {
             struct vex_seeker *seeker = &hunt->seekers[i + j];
             hunt->kernels->centre_keys(
@@ -176,7 +176,7 @@ static size_t largest(size_t a, size_t b)
 static size_t place(struct vex_hunt *hunt, uint8_t *base)
 {
     uint32_t padded = hunt->codes->padded;
-    uint32_t kept_room = hunt->kept_max + VEX_LIST_CHUNK_ROWS_MAX + VEX_TILE_ROWS;
+    uint32_t kept_room = hunt->kept_max + VEX_LIST_CHUNK_ROWS_MAX + VEX_LIST_TILE_ROWS;
     size_t used = 0;
 #define PLACE(pointer, bytes)                                                                      \
     do {                                                                                           \
@@ -195,7 +195,7 @@ static size_t place(struct vex_hunt *hunt, uint8_t *base)
     PLACE(hunt->found_keys, hunt->places * sizeof(float));
     PLACE(hunt->wanted_starts, ((size_t)hunt->lists->count + 2) * sizeof(uint32_t));
     PLACE(hunt->wanted, (size_t)hunt->group * hunt->probes_max * sizeof(uint32_t));
-    PLACE(hunt->tiles, vex_tile_bytes(padded) * (hunt->chunk_rows / VEX_TILE_ROWS));
+    PLACE(hunt->tiles, vex_list_tile_bytes(padded) * (hunt->chunk_rows / VEX_LIST_TILE_ROWS));
     PLACE(hunt->factors.add, VEX_LIST_CHUNK_ROWS_MAX * sizeof(float));
     PLACE(hunt->factors.rescale, VEX_LIST_CHUNK_ROWS_MAX * sizeof(float));
     PLACE(hunt->values, (size_t)hunt->group * padded);
@@ -247,8 +247,9 @@ static void measure(struct vex_hunt *hunt, uint32_t k)
         least(hunt->probes_asked + rows_wanted * lists->count / lists->rows + 1, lists->count);
     hunt->kept_max = KEPT_LEAST + 2 * k;
     hunt->chunk_rows = CHUNK_BYTES / hunt->codes->padded;
-    hunt->chunk_rows -= hunt->chunk_rows % VEX_TILE_ROWS;
-    hunt->chunk_rows = hunt->chunk_rows < VEX_TILE_ROWS ? VEX_TILE_ROWS : hunt->chunk_rows;
+    hunt->chunk_rows -= hunt->chunk_rows % VEX_LIST_TILE_ROWS;
+    hunt->chunk_rows =
+        hunt->chunk_rows < VEX_LIST_TILE_ROWS ? VEX_LIST_TILE_ROWS : hunt->chunk_rows;
     hunt->chunk_rows = least(hunt->chunk_rows, VEX_LIST_CHUNK_ROWS_MAX);
     hunt->group = 1;
     size_t one = place(hunt, NULL);

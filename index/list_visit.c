@@ -24,7 +24,7 @@
 
 static uint32_t pad_distances(struct vex_seeker *seeker)
 {
-    uint32_t places = (uint32_t)vex_round_up(seeker->count, VEX_TILE_ROWS);
+    uint32_t places = (uint32_t)vex_round_up(seeker->count, VEX_LIST_TILE_ROWS);
     for (uint32_t i = seeker->count; i < places; i++) {
         seeker->distances[i] = INFINITY;
     }
@@ -115,13 +115,14 @@ static void estimate_many(struct vex_hunt *hunt, size_t first, const uint32_t *w
                           uint32_t count, struct vex_list_range chunk)
 {
     const struct vex_codes *codes = hunt->codes;
-    uint32_t tiles_count = (chunk.count + VEX_TILE_ROWS - 1) / VEX_TILE_ROWS;
+    uint32_t tiles_count = (chunk.count + VEX_LIST_TILE_ROWS - 1) / VEX_LIST_TILE_ROWS;
     for (uint32_t t = 0; t < tiles_count; t++) {
-        uint32_t row = t * VEX_TILE_ROWS;
+        uint32_t row = t * VEX_LIST_TILE_ROWS;
         uint32_t left = chunk.count - row;
         hunt->kernels->tile_codes(codes->codes + ((size_t)chunk.first + row) * (codes->padded / 2),
-                                  codes->padded, left < VEX_TILE_ROWS ? left : VEX_TILE_ROWS,
-                                  hunt->tiles + t * vex_tile_bytes(codes->padded));
+                                  codes->padded,
+                                  left < VEX_LIST_TILE_ROWS ? left : VEX_LIST_TILE_ROWS,
+                                  hunt->tiles + t * vex_list_tile_bytes(codes->padded));
     }
     size_t step =
         vex_round_up(hunt->ahead_bytes / (1 + count / VEX_LIST_RANK_GROUP), VEX_LIST_LINE_BYTES);
@@ -300,6 +301,17 @@ static void rank(const struct vex_hunt *hunt, const struct vex_seeker *seeker, c
     }
 }
 
+/* Too few rows are alive in the lists that were visited. The hunt still lies in the view's scratch, so a
+ * scan must find its own. */
+static void scan_instead(const struct vex_hunt *hunt, const float *query, struct vex_topk *topk)
+{
+    struct vex_view view = *hunt->search->view;
+    view.effort = NULL;
+    hunt->counters->rescans++;
+    vex_topk_drop(topk, hunt->search->segment);
+    vex_flat_scan(&view, hunt->search->segment, query, 1, topk, hunt->counters);
+}
+
 void vex_hunt_finish(struct vex_hunt *hunt, size_t first, uint32_t count)
 {
     const struct vex_list_search *search = hunt->search;
@@ -315,9 +327,7 @@ void vex_hunt_finish(struct vex_hunt *hunt, size_t first, uint32_t count)
         }
         rank(hunt, &hunt->seekers[i], query, topk);
         if (topk->count < topk->k && hunt->seekers[i].probes_count < hunt->lists->count) {
-            hunt->counters->rescans++;
-            vex_topk_drop(topk, search->segment);
-            vex_flat_scan(search->view, search->segment, query, 1, topk, hunt->counters);
+            scan_instead(hunt, query, topk);
         }
     }
 }

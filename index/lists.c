@@ -24,7 +24,7 @@ uint32_t vex_lists_count_for(uint32_t rows, uint32_t wanted)
 
 uint32_t vex_lists_places(uint32_t count)
 {
-    return (uint32_t)vex_round_up(count, VEX_TILE_ROWS);
+    return (uint32_t)vex_round_up(count, VEX_LIST_TILE_ROWS);
 }
 
 /* Offsets in the section: tiles, scales, squares, starts. All but the last are whole lines. */
@@ -74,11 +74,11 @@ float vex_centre_round(const struct vex_graph_kernels *kernels, const float *val
         inverse = 0;
     }
     (void)kernels->quantise(values, padded, inverse, VEX_CENTRE_LIMIT, buffer);
-    uint8_t *tile = tiles + place / VEX_TILE_ROWS * vex_tile_bytes(padded);
-    uint8_t *row = tile + (size_t)(place % VEX_TILE_ROWS) * 4;
+    uint8_t *tile = tiles + place / VEX_LIST_TILE_ROWS * vex_list_tile_bytes(padded);
+    uint8_t *row = tile + (size_t)(place % VEX_LIST_TILE_ROWS) * 4;
     for (uint32_t d = 0; d < padded; d += 4) {
         for (uint32_t i = 0; i < 4; i++) {
-            row[(size_t)d * VEX_TILE_ROWS + i] = (uint8_t)(buffer[d + i] + VEX_CENTRE_MIDDLE);
+            row[(size_t)d * VEX_LIST_TILE_ROWS + i] = (uint8_t)(buffer[d + i] + VEX_CENTRE_MIDDLE);
         }
     }
     return inverse > 0 ? largest / (float)VEX_CENTRE_LIMIT : 0;

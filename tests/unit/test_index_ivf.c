@@ -72,7 +72,7 @@ static void make_operands(struct operands *operands, uint32_t padded, struct vex
         operands->keys[i] = (float)vex_random_between(random, -3, 3);
         operands->scales[i] = (float)vex_random_between(random, 0, 2);
     }
-    memset(operands->tiles, 127, padded * VEX_TILE_ROWS);
+    memset(operands->tiles, 127, padded * VEX_LIST_TILE_ROWS);
 }
 
 static void free_operands(struct operands *operands)
@@ -85,31 +85,32 @@ static void free_operands(struct operands *operands)
 static void compare_products(const struct vex_list_kernels *kernels, const struct operands *in)
 {
     const struct vex_list_kernels *plain = &vex_list_kernels_scalar;
-    size_t bytes = vex_tile_bytes(in->padded);
+    size_t bytes = vex_list_tile_bytes(in->padded);
     uint8_t *tile = aligned_alloc(64, bytes);
     uint8_t *other = aligned_alloc(64, bytes);
     static int32_t dots[5 * PLACES];
     static int32_t expected[5 * PLACES];
-    for (uint32_t rows = 1; rows <= VEX_TILE_ROWS; rows++) {
+    for (uint32_t rows = 1; rows <= VEX_LIST_TILE_ROWS; rows++) {
         plain->tile_codes(in->codes, in->padded, rows, tile);
         kernels->tile_codes(in->codes, in->padded, rows, other);
-        plain->tile_dots(tile, 1, in->padded, in->query, 5, expected, VEX_TILE_ROWS);
-        kernels->tile_dots(other, 1, in->padded, in->query, 5, dots, VEX_TILE_ROWS);
+        plain->tile_dots(tile, 1, in->padded, in->query, 5, expected, VEX_LIST_TILE_ROWS);
+        kernels->tile_dots(other, 1, in->padded, in->query, 5, dots, VEX_LIST_TILE_ROWS);
         for (uint32_t q = 0; q < 5; q++) {
-            assert_memory_equal(dots + (size_t)q * VEX_TILE_ROWS,
-                                expected + (size_t)q * VEX_TILE_ROWS, rows * sizeof(*dots));
-            int32_t by_row[VEX_TILE_ROWS + 3];
+            assert_memory_equal(dots + (size_t)q * VEX_LIST_TILE_ROWS,
+                                expected + (size_t)q * VEX_LIST_TILE_ROWS, rows * sizeof(*dots));
+            int32_t by_row[VEX_LIST_TILE_ROWS + 3];
             kernels->row_dots(in->codes, in->padded, rows, in->query[q], by_row);
-            assert_memory_equal(by_row, expected + (size_t)q * VEX_TILE_ROWS, rows * sizeof(*dots));
+            assert_memory_equal(by_row, expected + (size_t)q * VEX_LIST_TILE_ROWS,
+                                rows * sizeof(*dots));
         }
     }
-    for (uint32_t tiles = 1; tiles <= PLACES / VEX_TILE_ROWS; tiles++) {
+    for (uint32_t tiles = 1; tiles <= PLACES / VEX_LIST_TILE_ROWS; tiles++) {
         for (uint32_t queries = 1; queries <= 5; queries++) {
             plain->tile_dots(in->tiles, tiles, in->padded, in->query, queries, expected, PLACES);
             kernels->tile_dots(in->tiles, tiles, in->padded, in->query, queries, dots, PLACES);
             for (uint32_t q = 0; q < queries; q++) {
                 assert_memory_equal(dots + (size_t)q * PLACES, expected + (size_t)q * PLACES,
-                                    tiles * VEX_TILE_ROWS * sizeof(*dots));
+                                    tiles * VEX_LIST_TILE_ROWS * sizeof(*dots));
             }
         }
     }
@@ -124,7 +125,7 @@ static void compare_estimates(const struct vex_list_kernels *kernels, struct ope
     static float add[2][PLACES];
     static float rescale[2][PLACES];
     struct vex_row_factors factors[2] = {{add[0], rescale[0]}, {add[1], rescale[1]}};
-    plain->tile_dots(in->tiles, PLACES / VEX_TILE_ROWS, in->padded, in->query + 3, 1, in->dots,
+    plain->tile_dots(in->tiles, PLACES / VEX_LIST_TILE_ROWS, in->padded, in->query + 3, 1, in->dots,
                      PLACES);
     for (uint32_t count = 1; count <= PLACES; count += 1 + count / 8) {
         plain->row_factors(&query, in->factors, count, factors[0]);
@@ -158,7 +159,7 @@ static void compare_selections(const struct vex_list_kernels *kernels, struct op
     static float keys[2][PLACES];
     static uint32_t places[2][PLACES];
     in->keys[17] = in->keys[90] = -4; /* the first of two counts */
-    for (uint32_t count = VEX_TILE_ROWS; count <= PLACES; count += VEX_TILE_ROWS) {
+    for (uint32_t count = VEX_LIST_TILE_ROWS; count <= PLACES; count += VEX_LIST_TILE_ROWS) {
         plain->centre_keys(in->dots, in->scales, in->keys, count, -0.5f, 1234, keys[0]);
         kernels->centre_keys(in->dots, in->scales, in->keys, count, -0.5f, 1234, keys[1]);
         for (uint32_t i = 0; i < count; i++) {
@@ -329,6 +330,9 @@ static void ask_view(const struct vex_index *index, struct vex_view *view, const
 {
     struct vex_effort effort = {.nprobe = question->nprobe};
     view->effort = &effort;
+    /* As a client does: what a search keeps there, nothing that it calls may touch. */
+    effort.scratch_bytes = vex_ivf_scratch_bytes(view, question->batch, question->k);
+    effort.scratch = effort.scratch_bytes ? aligned_alloc(64, effort.scratch_bytes) : NULL;
     memset(&out->counters, 0, sizeof(out->counters));
     for (uint32_t i = 0; i < QUERIES; i++) {
         vex_topk_init(&out->topks[i], out->heaps[i], question->k);
@@ -342,6 +346,8 @@ static void ask_view(const struct vex_index *index, struct vex_view *view, const
     for (uint32_t i = 0; i < QUERIES; i++) {
         vex_topk_finish(&out->topks[i]);
     }
+    free(effort.scratch);
+    view->effort = NULL;
 }
 
 static void ask(const struct vex_index *index, const struct world *world,
@@ -649,10 +655,8 @@ static void what_is_alive_among_many_dead_is_found(void **state)
     struct question question = {4000, 9, 2, K, QUERIES};
     ask(&vex_index_flat, &world, &question, &truth);
     ask(&vex_index_ivf, &world, &question, &found);
-    assert_true(found.counters.rescans > 0);
-    for (uint32_t i = 0; i < QUERIES; i++) {
-        assert_int_equal(found.topks[i].count, K);
-    }
+    assert_true(found.counters.rescans > QUERIES / 2);
+    assert_same(&found, &truth);
     question.lsn = 1;
     ask(&vex_index_ivf, &world, &question, &found);
     assert_int_equal(found.counters.rescans, 0);
