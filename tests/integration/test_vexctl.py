@@ -494,7 +494,6 @@ class Altering(Case):
         self.assertEqual(self.status_of(name)["rows_scanned"], 3000)
         self.assertEqual(self.json("coll", "show", name)["m"], 8)
         self.assertIn(name, [item["name"] for item in self.json("index", "status")["collections"]])
-        self.bad(USAGE, "coll", "alter", name, "--index", "ivf", says="ivf is not supported yet")
         self.bad(NOT_FOUND, "coll", "alter", "nothing", "--m", 8, says="nothing")
         self.bad(NOT_FOUND, "index", "status", "nothing", says="nothing")
         self.bad(NOT_FOUND, "index", "status", "x" * 80, says="xxx")
