@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "index/fetch.h"
+
 #define ALPHA 1.1f
 #define CHOOSE_GROUP 8u /* links that a candidate is compared with at a time */
 
@@ -78,10 +80,7 @@ void vex_build_mark_none_seen(struct vex_graph_worker *worker)
 
 static void fetch_bytes(const struct vex_graph_build *build, uint32_t node)
 {
-    const int8_t *bytes = vex_build_bytes(build, node);
-    for (uint32_t i = 0; i < build->bytes_stride; i += 64) {
-        __builtin_prefetch(bytes + i);
-    }
+    vex_fetch(vex_build_bytes(build, node), build->bytes_stride);
 }
 
 static void meet(struct vex_graph_worker *worker, uint32_t node)

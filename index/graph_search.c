@@ -22,17 +22,19 @@
 #include "base/panic.h"
 #include "index/code_space.h"
 #include "index/exact.h"
+#include "index/fetch.h"
 #include "index/segment.h"
 
 #define LINE_BYTES 64u
 #define ENTRY_BEAM_MAX 8u /* kept on the way down */
 #define EF_PER_ENTRY 16u
 #define ENTRY_TAGS 1024u
-#define RANK_GROUP 4u     /* vectors ranked together */
-#define RANK_AHEAD 6u     /* vectors fetched ahead of being ranked */
-#define ERROR_SIGMAS 4.0f /* by which an estimate may be wrong */
-#define WIDER_TIMES 3u    /* what a short walk that was too short keeps, in what it kept */
-#define STEPS_PER_EF 8u   /* many times what a sound graph needs */
+#define RANK_GROUP 4u         /* vectors ranked together */
+#define FETCH_ROW_BYTES 1024u /* of one vector: the processor goes on by itself */
+#define RANK_AHEAD 6u         /* vectors fetched ahead of being ranked */
+#define ERROR_SIGMAS 4.0f     /* by which an estimate may be wrong */
+#define WIDER_TIMES 3u        /* what a short walk that was too short keeps, in what it kept */
+#define STEPS_PER_EF 8u       /* many times what a sound graph needs */
 #define STEPS_LEAST 512u
 
 struct scratch {
@@ -182,13 +184,6 @@ static void forget(struct walk *walk, uint32_t *tags, uint32_t count)
     memset(tags, 0xff, count * sizeof(*tags));
 }
 
-static void fetch(const uint8_t *from, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += LINE_BYTES) {
-        __builtin_prefetch(from + i);
-    }
-}
-
 /*
  * Takes nodes that were not met yet into the batch; without a branch, which would be a coin's toss.
  * Numbers are bounded here, once for all that follows. Returns how many the batch holds then.
@@ -221,7 +216,7 @@ static void collect(struct walk *walk, uint32_t node)
     uint32_t count = meet(walk, links, links + layer->links, layer->links);
     walk->batch->count = count;
     for (uint32_t i = before; i < count && !walk->fine; i++) {
-        fetch(layer->codes + walk->batch->nodes[i] * walk->code_bytes, walk->code_bytes);
+        vex_fetch(layer->codes + walk->batch->nodes[i] * walk->code_bytes, walk->code_bytes);
     }
 }
 
@@ -255,7 +250,7 @@ static void fetch_next_rows(const struct vex_beam *beam)
     uint32_t found = 0;
     for (uint32_t i = beam->cursor; i < beam->count && found < VEX_EXPAND_COUNT; i++) {
         if (!(beam->nodes[i] & VEX_NODE_EXPANDED)) {
-            fetch(beam->rows + beam->nodes[i] * beam->row_bytes, beam->row_bytes);
+            vex_fetch(beam->rows + beam->nodes[i] * beam->row_bytes, beam->row_bytes);
             found++;
         }
     }
@@ -362,7 +357,9 @@ static bool counts(const struct vex_graph_query *query, uint32_t row)
 
 static void fetch_row(const struct vex_graph_query *query, uint32_t row)
 {
-    fetch(vex_segment_stored(query->segment, row), query->segment->row_bytes);
+    size_t bytes = query->segment->row_bytes;
+    vex_fetch(vex_segment_stored(query->segment, row),
+              bytes < FETCH_ROW_BYTES ? bytes : FETCH_ROW_BYTES);
 }
 
 struct ranking {
