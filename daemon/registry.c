@@ -452,6 +452,7 @@ void vex_registry_update_offset(struct vex_registry *registry,
     }
     struct vex_segment_writer *writer = writer_for(collection, payload ? payload_bytes : 0);
     (void)vex_segment_append(writer, id, vector, payload, payload_bytes);
+    collection->appended_rows++;
     collection->live_rows++;
     collection->lsn = lsn;
     if (id >= collection->next_id) {

@@ -22,6 +22,14 @@
 #include "daemon/publisher.h"
 #include "shm/control.h"
 
+/* How fast rows arrive: upkeep's notes. */
+struct vex_arrivals {
+    uint64_t rows_at_sample;
+    uint64_t sampled_ms; /* 0 = never */
+    uint64_t since_ms;   /* of the load under way */
+    bool is_load;
+};
+
 struct vex_live_collection {
     struct vex_collection_facts facts;
     uint32_t slot;                                 /* in the control region */
@@ -38,6 +46,8 @@ struct vex_live_collection {
     uint64_t live_rows;
     uint64_t dead_rows; /* that still have a place in a segment */
     uint64_t shm_bytes;
+    uint64_t appended_rows; /* since the start */
+    struct vex_arrivals arrivals;
     uint64_t next_id; /* for ids made here: one above the largest seen */
     uint64_t lsn;     /* last record that changed it */
     /* Its segment files are damaged and were left alone: neither read nor written, only dropped. */

@@ -19,6 +19,9 @@
 #define TAIL_BYTES_MAX (256 * MIB)
 #define TAIL_BYTES_QUIET (4 * MIB)
 #define QUIET_MS 2000u
+#define LOAD_ROWS_S 20000u /* about what two builders put into graphs */
+#define LOAD_SAMPLE_MS 200u
+#define LOAD_WAIT_MS 10000u
 #define BACKOFF_MS 10000u /* after a job that failed */
 #define REQUESTS_MAX 16u
 /* On a machine whose cores are all busy, about a thirtieth of one is left to the worker: searches and commits do
@@ -434,6 +437,29 @@ static void start_merge(struct vex_upkeep *upkeep, const struct vex_merge_pick *
     vex_worker_run(builds ? upkeep->builders[builder] : upkeep->worker, vex_merge_run, job);
 }
 
+/*
+ * Whether rows arrive faster than builders can follow. Then a graph of the first of them would be extended over and
+ * over, and all of it costs more than one graph over all of them when the load is over; so builders wait, for a
+ * while. A collection that was not looked at before counts as one that is being loaded.
+ */
+static bool is_loading(struct vex_live_collection *collection, uint64_t now_ms)
+{
+    struct vex_arrivals *arrivals = &collection->arrivals;
+    uint64_t elapsed_ms = now_ms - arrivals->sampled_ms;
+    if (arrivals->sampled_ms != 0 && elapsed_ms < LOAD_SAMPLE_MS) {
+        return arrivals->is_load && now_ms - arrivals->since_ms < LOAD_WAIT_MS;
+    }
+    uint64_t rows = collection->appended_rows - arrivals->rows_at_sample;
+    bool is_load = arrivals->sampled_ms == 0 || rows * 1000 >= LOAD_ROWS_S * elapsed_ms;
+    if (is_load && !arrivals->is_load) {
+        arrivals->since_ms = now_ms;
+    }
+    arrivals->is_load = is_load;
+    arrivals->sampled_ms = now_ms;
+    arrivals->rows_at_sample = collection->appended_rows;
+    return is_load && now_ms - arrivals->since_ms < LOAD_WAIT_MS;
+}
+
 /* Looks for merges for those who have nothing to do; `worker`: the worker is one of them. A tail is sealed here only
  * if somebody can take it in. */
 static void start_due_merge(struct vex_upkeep *upkeep, bool worker)
@@ -441,7 +467,7 @@ static void start_due_merge(struct vex_upkeep *upkeep, bool worker)
     if (upkeep->now_ms < upkeep->merge_not_before_ms) {
         return;
     }
-    const struct vex_hour hour = {
+    const struct vex_hour now = {
         .quiet_ms = upkeep->now_ms - upkeep->quiet_since_ms,
         .is_free = {[VEX_HAND_WORKER] = worker,
                     [VEX_HAND_SMALL_BUILDER] = !upkeep->builds[SMALL].running,
@@ -452,6 +478,10 @@ static void start_due_merge(struct vex_upkeep *upkeep, bool worker)
         struct vex_live_collection *collection = vex_registry_at(upkeep->registry, slot);
         if (!collection || collection->quarantined) {
             continue;
+        }
+        struct vex_hour hour = now;
+        if (is_loading(collection, upkeep->now_ms)) {
+            hour.is_free[VEX_HAND_SMALL_BUILDER] = hour.is_free[VEX_HAND_LARGE_BUILDER] = false;
         }
         if (vex_merge_wants_tail(collection, &hour)) {
             vex_registry_seal_tail(collection);
