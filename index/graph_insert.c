@@ -83,12 +83,23 @@ static void fetch_bytes(const struct vex_graph_build *build, uint32_t node)
     vex_fetch(vex_build_bytes(build, node), build->bytes_stride);
 }
 
-static void meet(struct vex_graph_worker *worker, uint32_t node)
+/* Takes nodes that were not met yet into the batch; without a branch, which would be a coin's toss. */
+static void meet(struct vex_graph_worker *worker, const uint32_t *restrict nodes, uint32_t count)
 {
-    if (worker->seen[node] != worker->seen_mark) {
-        worker->seen[node] = worker->seen_mark;
-        worker->batch->nodes[worker->batch->count++] = node;
-        fetch_bytes(worker->build, node);
+    uint8_t *restrict seen = worker->seen;
+    uint32_t *restrict met = worker->batch->nodes;
+    uint8_t mark = worker->seen_mark;
+    uint32_t met_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t node = nodes[i];
+        uint32_t is_new = seen[node] != mark;
+        seen[node] = mark;
+        met[met_count] = node;
+        met_count += is_new;
+    }
+    worker->batch->count = met_count;
+    for (uint32_t i = 0; i < met_count; i++) {
+        fetch_bytes(worker->build, met[i]);
     }
 }
 
@@ -133,10 +144,7 @@ void vex_build_walk(struct vex_graph_worker *worker, uint32_t node, uint32_t lay
     vex_build_mark_none_seen(worker);
     worker->seen[node] = worker->seen_mark;
     worker->expanded_count = 0;
-    worker->batch->count = 0;
-    for (uint32_t i = 0; i < entries_count; i++) {
-        meet(worker, entries[i]);
-    }
+    meet(worker, entries, entries_count);
     score(worker, node);
     while (beam->cursor < beam->count) {
         uint32_t at = beam->cursor++;
@@ -151,10 +159,7 @@ void vex_build_walk(struct vex_graph_worker *worker, uint32_t node, uint32_t lay
         }
         uint32_t count;
         copy_links(worker, layer, next, worker->links, &count);
-        worker->batch->count = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            meet(worker, worker->links[i]);
-        }
+        meet(worker, worker->links, count);
         score(worker, node);
     }
 }
