@@ -490,5 +490,6 @@ uint32_t vex_graph_search(const struct vex_graph_query *query, struct vex_topk *
     struct ranking ranking = {.query = query, .topk = topk, .query_norm = query_norm};
     uint32_t found = rank(&ranking, &walk.beam, &target, kept < ef ? 0 : topk->k);
     counters->ranked += ranking.ranked;
-    return kept < ef ? topk->k : found;
+    /* A walk whose estimates are all beyond a float has kept nothing, and says nothing about what is near. */
+    return kept < ef && walk.beam.count > 0 ? topk->k : found;
 }

@@ -50,11 +50,12 @@ float vex_limit_for(const struct vex_list_kernels *kernels, const float *values,
 
 /* ---- which lists ----------------------------------------------------------------------------- */
 
-uint32_t vex_hunt_rows_of(const struct vex_hunt *hunt, uint32_t list)
+struct vex_list_range vex_hunt_range(const struct vex_hunt *hunt, uint32_t list)
 {
     struct vex_list_range range = vex_lists_range(hunt->lists, list);
     uint32_t visible = range.first < hunt->visible_rows ? hunt->visible_rows - range.first : 0;
-    return range.count < visible ? range.count : visible;
+    range.count = range.count < visible ? range.count : visible;
+    return range;
 }
 
 /* Takes the `wanted` nearest lists of a query whose keys are known. Returns the rows in them. */
@@ -87,7 +88,7 @@ static uint64_t take_probes(struct vex_hunt *hunt, struct vex_seeker *seeker, ui
     for (uint32_t i = 0; i < places && seeker->probes_count < wanted; i++) {
         if (hunt->found_keys[i] <= limit && hunt->found[i] < hunt->lists->count) {
             seeker->probes[seeker->probes_count++] = hunt->found[i];
-            rows += vex_hunt_rows_of(hunt, hunt->found[i]);
+            rows += vex_hunt_range(hunt, hunt->found[i]).count;
         }
     }
     return rows;

@@ -63,8 +63,9 @@ struct vex_hunt {
  */
 float vex_limit_for(const struct vex_list_kernels *kernels, const float *values, size_t count,
                     uint32_t wanted, uint32_t more, float width, uint32_t *out_within);
-/* The rows of a list that a search may see. */
-uint32_t vex_hunt_rows_of(const struct vex_hunt *hunt, uint32_t list);
+/* The rows of a list that a search may see. Read once: under a reader whose memory was taken away, a
+ * second reading may say something else. */
+struct vex_list_range vex_hunt_range(const struct vex_hunt *hunt, uint32_t list);
 
 /* Estimates the rows of the lists that `count` seekers want, of which the first is query number `first`. */
 void vex_hunt_visit(struct vex_hunt *hunt, size_t first, uint32_t count);

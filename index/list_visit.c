@@ -165,10 +165,9 @@ static void prepare_factors(const struct vex_hunt *hunt, struct vex_list_range c
 static void visit_list(struct vex_hunt *hunt, size_t first, uint32_t list, const uint32_t *wanted,
                        uint32_t count)
 {
-    struct vex_list_range range = vex_lists_range(hunt->lists, list);
-    uint32_t rows = vex_hunt_rows_of(hunt, list);
-    for (uint32_t row = 0; row < rows; row += hunt->chunk_rows) {
-        struct vex_list_range chunk = {range.first + row, rows - row};
+    struct vex_list_range range = vex_hunt_range(hunt, list);
+    for (uint32_t row = 0; row < range.count; row += hunt->chunk_rows) {
+        struct vex_list_range chunk = {range.first + row, range.count - row};
         chunk.count = chunk.count < hunt->chunk_rows ? chunk.count : hunt->chunk_rows;
         prepare_factors(hunt, chunk);
         if (count < TILE_QUERIES_MIN) {
@@ -301,7 +300,27 @@ static void rank(const struct vex_hunt *hunt, const struct vex_seeker *seeker, c
     }
 }
 
-/* Too few rows are alive in the lists that were visited. The hunt still lies in the view's scratch, so a
+/* Lists and rows are told apart by numbers in single precision, which a query may be too far away for. */
+static bool can_be_estimated(const struct vex_seeker *seeker)
+{
+    return isfinite(seeker->target.code.base) && isfinite(seeker->target.code.scale);
+}
+
+/* Whether rows are alive that a query has not ranked though it wants more than it has. */
+static bool has_missed_rows(const struct vex_hunt *hunt, const struct vex_seeker *seeker)
+{
+    uint32_t rows = hunt->lists->rows < hunt->visible_rows ? hunt->lists->rows : hunt->visible_rows;
+    uint32_t living = 0;
+    if (seeker->probes_count < hunt->lists->count) {
+        return true;
+    }
+    for (uint32_t row = 0; row < rows; row++) {
+        living += vex_segment_alive(hunt->segment, row, hunt->search->view->lsn);
+    }
+    return seeker->count < living;
+}
+
+/* Too few rows are alive in the lists that were visited, or could be told apart. The hunt still lies in the view's scratch, so a
  * scan must find its own. */
 static void scan_instead(const struct vex_hunt *hunt, const float *query, struct vex_topk *topk)
 {
@@ -326,7 +345,8 @@ void vex_hunt_finish(struct vex_hunt *hunt, size_t first, uint32_t count)
             line_up(hunt, &hunt->seekers[i + 1], search->topks[first + i + 1].k);
         }
         rank(hunt, &hunt->seekers[i], query, topk);
-        if (topk->count < topk->k && hunt->seekers[i].probes_count < hunt->lists->count) {
+        if (!can_be_estimated(&hunt->seekers[i]) ||
+            (topk->count < topk->k && has_missed_rows(hunt, &hunt->seekers[i]))) {
             scan_instead(hunt, query, topk);
         }
     }
