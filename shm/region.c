@@ -102,6 +102,16 @@ static uint64_t available_bytes(void)
     return statvfs(SHM_DIRECTORY, &shm) == 0 ? (uint64_t)shm.f_bavail * shm.f_frsize : UINT64_MAX;
 }
 
+/* Whether so many bytes can fit, some of which may be there already: somebody may read a file into them meanwhile. What
+ * is free is looked at first, so that what is taken between the two looks is not counted twice. */
+static bool may_fit(int fd, uint64_t bytes)
+{
+    uint64_t available = available_bytes();
+    struct stat info;
+    uint64_t there = fstat(fd, &info) == 0 ? (uint64_t)info.st_blocks * 512u : 0;
+    return bytes <= there || bytes - there <= available;
+}
+
 static enum vex_status no_space(const char *name, uint64_t bytes, int os_errno,
                                 struct vex_error *error)
 {
@@ -188,17 +198,17 @@ static void allocate_huge(const struct vex_region *region, int fd, uint64_t offs
 enum vex_status vex_region_allocate(struct vex_region *region, uint64_t offset, uint64_t bytes,
                                     struct vex_error *error)
 {
-    /* What does not fit would first take all there is from those who need little. */
-    if (bytes >= HUGE_PAGE_BYTES && bytes > available_bytes()) {
-        return no_space(region->name, bytes, ENOSPC, error);
-    }
     int fd = shm_open(region->name, O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) {
         return vex_error_os(error, vex_status_from_errno(errno), errno,
                             "shared memory %s was removed by somebody else", region->name);
     }
-    allocate_huge(region, fd, offset, bytes);
-    int failure = allocate(fd, offset, bytes);
+    /* What does not fit would first take all there is from those who need little. */
+    int failure = bytes >= HUGE_PAGE_BYTES && !may_fit(fd, bytes) ? ENOSPC : 0;
+    if (failure == 0) {
+        allocate_huge(region, fd, offset, bytes);
+        failure = allocate(fd, offset, bytes);
+    }
     (void)close(fd);
     return failure ? no_space(region->name, bytes, failure, error) : VEX_OK;
 }

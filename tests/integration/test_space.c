@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/region.h"
 #include "tests/integration/check.h"
 
 #define DIM 256
@@ -185,6 +186,32 @@ static void full_shared_memory_refuses_writes_and_nothing_else(void **state)
     in_own_mounts(fill_shared_memory);
 }
 
+/* A restart reads segments into memory that is allocated meanwhile: what was read already needs no more room. */
+static void allocate_what_is_there(void)
+{
+    static const size_t part = 8u << 20;
+    struct vex_region region;
+    struct vex_region other;
+    mount_small("/dev/shm", "24m");
+    MUST(vex_region_create(&region, "/vexdb-test-space", 2 * part, 0, &last) == VEX_OK);
+    memset(region.memory, 1, part);
+    MUST(vex_region_create(&other, "/vexdb-test-space-other", part + part / 2, 0, &last) == VEX_OK);
+    memset(other.memory, 1, part + part / 2);
+    MUST(vex_region_allocate(&region, 0, part, &last) == VEX_OK);
+    MUST(vex_region_allocate(&region, 0, part + part / 4, &last) == VEX_OK);
+    MUST(vex_region_allocate(&region, 0, 2 * part, &last) == VEX_ERR_NO_SPACE);
+    vex_region_unlink(region.name);
+    vex_region_unlink(other.name);
+    vex_region_close(&region);
+    vex_region_close(&other);
+}
+
+static void what_is_there_already_needs_no_room(void **state)
+{
+    (void)state;
+    in_own_mounts(allocate_what_is_there);
+}
+
 static void start_without_shared_memory(void)
 {
     struct vex_fixture fixture;
@@ -304,6 +331,7 @@ int main(void)
     };
     const struct CMUnitTest with_mounts[] = {
         cmocka_unit_test(full_shared_memory_refuses_writes_and_nothing_else),
+        cmocka_unit_test(what_is_there_already_needs_no_room),
         cmocka_unit_test(a_daemon_without_shared_memory_says_so),
         cmocka_unit_test(a_full_disk_refuses_writes_and_nothing_else),
     };
