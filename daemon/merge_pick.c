@@ -68,9 +68,10 @@ void vex_merge_pick_plan(struct vex_merge_pick *pick)
     pick->hand = is_bare                  ? VEX_HAND_WORKER
                  : rows <= SMALL_ROWS_MAX ? VEX_HAND_SMALL_BUILDER
                                           : VEX_HAND_LARGE_BUILDER;
-    /* Others may have the larger graph under way: it stays large. */
-    pick->is_level =
-        !is_bare && rows <= SMALL_ROWS_MAX && largest_graph_rows(collection, pick) > rows;
+    /* Others may have the larger graph under way: it stays large. Lists join no graph, even if there is one left
+     * of an index that is not asked for any more. */
+    pick->is_level = pick->index.graph.m > 0 && rows <= SMALL_ROWS_MAX &&
+                     largest_graph_rows(collection, pick) > rows;
     if (pick->is_level) {
         pick->index = vex_index_plan_level(&pick->index);
     }

@@ -363,6 +363,23 @@ static void steady_writing_leaves_few_graphs_and_a_short_tail(void **state)
     }
 }
 
+static void lists_are_no_level_of_a_graph_that_is_on_its_way_out(void **state)
+{
+    (void)state;
+    add(100000, GRAPH);
+    add(2000, BARE);
+    collection.facts.index = VEX_INDEX_IVF;
+    homes[0].claim = &claim; /* it is being made into lists */
+    hour.is_free[VEX_HAND_LARGE_BUILDER] = false;
+    struct vex_merge_pick pick;
+    assert_true(vex_merge_pick_due(&pick, &collection, &hour));
+    assert_int_equal(pick.first, 1);
+    assert_int_equal(pick.count, 1);
+    assert_true(pick.index.lists);
+    assert_int_equal(pick.index.graph.m, 0);
+    assert_false(pick.is_level);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup(
             a_small_graph_joins_the_large_one_when_it_is_its_eighth_or_large_itself, reset),
         cmocka_unit_test_setup(what_goes_into_a_larger_graph_is_built_with_less_effort, reset),
+        cmocka_unit_test_setup(lists_are_no_level_of_a_graph_that_is_on_its_way_out, reset),
         cmocka_unit_test_setup(while_the_large_builder_works_the_small_one_goes_on, reset),
         cmocka_unit_test_setup(a_large_graph_with_many_dead_does_not_keep_tails_waiting, reset),
         cmocka_unit_test_setup(in_silence_one_graph_is_left, reset),
