@@ -11,6 +11,7 @@
 #define TILE_QUERIES_MIN 5u /* fewer are scanned one by one */
 #define QUERIES_AT_ONCE 32u /* whose dot products with a tile stay in the first-level cache */
 #define WALK_ROWS_MIN 8192u /* smaller graphs are scanned before they are walked */
+#define WALK_K_MAX 256u
 #define WALK_EF 10u
 #define SAMPLE_ROWS_MIN 2048u
 #define SAMPLE_STEP 16u /* of so many tiles one is looked at */
@@ -376,6 +377,13 @@ static void walk(struct pass *pass, struct vex_flat_query *flat)
     keep_limit_only(pass, flat);
 }
 
+/* A walk keeps what it meets in order, which for a large k is more work than the scan that it shortens. */
+static bool wants_walk(const struct pass *pass)
+{
+    uint32_t k = pass->courses[0].flat->topk->k;
+    return pass->segment->graph.nodes_count && pass->rows >= WALK_ROWS_MIN && k <= WALK_K_MAX;
+}
+
 static bool wants_sample(const struct pass *pass)
 {
     uint32_t k = pass->courses[0].flat->topk->k;
@@ -437,7 +445,7 @@ static void scan_pass(struct pass *pass, struct vex_flat_query *queries, void *s
 {
     place_scratch(pass, scratch);
     start_courses(pass, queries);
-    if (pass->segment->graph.nodes_count && pass->rows >= WALK_ROWS_MIN) {
+    if (wants_walk(pass)) {
         for (size_t q = 0; q < pass->count; q++) {
             walk(pass, &queries[q]);
         }

@@ -1068,7 +1068,7 @@ class DamagedFiles(Case):
 class PartWay(Case):
     """An import that is stopped after some batches says how to go on, and then nothing is missing."""
 
-    COUNT = 20000
+    COUNT = 100000
 
     def interrupt(self, name, stop):
         self.fresh(name, dim=4)
