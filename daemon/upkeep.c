@@ -272,6 +272,11 @@ static void finish_request(struct vex_upkeep *upkeep, enum vex_status status,
     memmove(&upkeep->queue[0], &upkeep->queue[1], upkeep->queue_count * sizeof(upkeep->queue[0]));
     upkeep->stage = STAGE_NONE;
     upkeep->checkpoint_wanted = false;
+    /* What is still being built for it is nobody's request now, least of all the next one's. */
+    upkeep->merge.requested = false;
+    for (unsigned i = 0; i < BUILDERS; i++) {
+        upkeep->builds[i].requested = false;
+    }
 }
 
 /* ---- checkpoints ----------------------------------------------------------------------------- */
@@ -802,7 +807,8 @@ static void look_for_work(struct vex_upkeep *upkeep)
         start_reserve(upkeep);
     } else if (checkpoint_is_due(upkeep)) {
         want_checkpoint(upkeep);
-    } else {
+    } else if (upkeep->queue_count == 0) {
+        /* A request waits until all builders are done, so nothing new is begun before it. */
         start_due_merge(upkeep, true);
     }
 }

@@ -27,6 +27,7 @@
 
 #define QUIET_MS 3000u
 #define BACKOFF_MS 11000u
+#define ASKS_FOR_GRAPH 401u /* of rig_alter: hnsw, and an effort that takes a while */
 #define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
 
 enum { A, B, C };
@@ -165,6 +166,32 @@ static void segments_of_one_size_are_merged(void **state)
     rig_rest(&rig);
     assert_int_equal(rig_stats(&rig).merges, 1);
     assert_int_equal(rig_segments(&rig, A), 1);
+    rig_expect(&rig, true);
+    restart();
+}
+
+static void nothing_new_is_begun_while_a_request_waits_for_a_graph(void **state)
+{
+    (void)state;
+    rig_create(&rig, A);
+    rig_alter(&rig, A, ASKS_FOR_GRAPH);
+    rig_put(&rig, A, 0, RIG_IDS, 1);
+    rig_create(&rig, B);
+    for (uint32_t i = 0; i < 4; i++) {
+        rig_put(&rig, B, 100 * i, 100, 1 + i);
+        if (i < 3) {
+            (void)rig_do(&rig, VEX_UPKEEP_CHECKPOINT, NULL);
+        }
+    }
+    rig_rest(&rig);
+    uint64_t merges = rig_stats(&rig).merges;
+    /* Each row is replaced, so that the graph has to be made anew; and B's tail is sealed, which makes four. */
+    rig_put(&rig, A, 0, RIG_IDS, 2);
+    (void)rig_do(&rig, VEX_UPKEEP_COMPACT, "a");
+    assert_int_equal(rig_stats(&rig).merges, merges + 1);
+    assert_int_equal(rig_segments(&rig, B), 4);
+    rig_rest(&rig);
+    assert_int_equal(rig_segments(&rig, B), 1);
     rig_expect(&rig, true);
     restart();
 }
@@ -587,6 +614,7 @@ int main(void)
         CASE(nothing_happens_when_nothing_has_changed),
         CASE(dead_rows_are_merged_away_and_two_checkpoints_follow),
         CASE(segments_of_one_size_are_merged),
+        CASE(nothing_new_is_begun_while_a_request_waits_for_a_graph),
         CASE(a_collection_without_a_living_row_has_no_segments_and_goes_on),
         CASE(the_files_of_a_dropped_collection_go_soon),
         CASE(requests_are_answered_once_each_and_in_order),
