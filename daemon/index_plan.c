@@ -48,12 +48,16 @@ bool vex_index_same_graph(const struct vex_graph_shape *a, const struct vex_grap
     return vex_graph_links(a) == vex_graph_links(b) && a->ef_construction == b->ef_construction;
 }
 
+static bool are_graphs_asked(const struct vex_collection_facts *facts)
+{
+    return facts->index == VEX_INDEX_AUTO || facts->index == VEX_INDEX_HNSW;
+}
+
 static bool is_graph_asked(const struct vex_collection_facts *facts,
                            const struct vex_graph_shape *graph)
 {
     const struct vex_graph_shape asked = {facts->m, facts->ef_construction};
-    return (facts->index == VEX_INDEX_AUTO || facts->index == VEX_INDEX_HNSW) &&
-           vex_index_same_graph(graph, &asked);
+    return are_graphs_asked(facts) && vex_index_same_graph(graph, &asked);
 }
 
 /* A sealed segment has room for the rows it was made of and no more. */
@@ -76,17 +80,24 @@ enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,
     return is_graph_asked(facts, &shape->graph) ? VEX_FIT_ASKED : VEX_FIT_OTHER;
 }
 
+enum vex_index_fit vex_index_fit_of_home(const struct vex_collection_facts *facts,
+                                         const struct vex_home *home)
+{
+    return home->is_level && are_graphs_asked(facts) ? VEX_FIT_ASKED
+                                                     : vex_index_fit_of(facts, &home->shape);
+}
+
 bool vex_index_is_due(const struct vex_collection_facts *facts, const struct vex_home *home)
 {
     uint64_t rows = home->writer.rows - home->dead_rows;
     const struct vex_index_plan plan = vex_index_plan_for(facts, rows);
-    switch (vex_index_fit_of(facts, &home->shape)) {
+    switch (vex_index_fit_of_home(facts, home)) {
     case VEX_FIT_BARE:
         return !vex_index_plan_is_bare(&plan);
     case VEX_FIT_ASKED:
         return false; /* even if it has too few rows by now: it is there */
     case VEX_FIT_OTHER:
-        return !home->is_level;
+        return true;
     }
     return false;
 }

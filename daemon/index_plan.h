@@ -38,6 +38,10 @@ enum vex_index_fit {
 
 enum vex_index_fit vex_index_fit_of(const struct vex_collection_facts *facts,
                                     const struct vex_segment_shape *shape);
+/* The same for a segment that lives: a graph on its way into a larger one, and built with less effort for that, is as
+ * asked as long as graphs are. */
+enum vex_index_fit vex_index_fit_of_home(const struct vex_collection_facts *facts,
+                                         const struct vex_home *home);
 /* True if graphs of these shapes are the same but for their rows: as many links, chosen with the same effort. */
 bool vex_index_same_graph(const struct vex_graph_shape *a, const struct vex_graph_shape *b);
 /* True if a sealed segment is to be made anew for the sake of its index alone. Afterwards it is not. */

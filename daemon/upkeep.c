@@ -881,7 +881,7 @@ static void look_at_home(const struct vex_collection_facts *facts, const struct 
                          struct vex_index_body *out)
 {
     uint32_t rows = home->writer.rows;
-    enum vex_index_fit fit = home->is_level ? VEX_FIT_ASKED : vex_index_fit_of(facts, &home->shape);
+    enum vex_index_fit fit = vex_index_fit_of_home(facts, home);
     out->segments++;
     out->rows += rows;
     out->segments_indexed += fit == VEX_FIT_ASKED;

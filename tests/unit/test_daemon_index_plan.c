@@ -132,11 +132,34 @@ static void lists_are_due_where_they_are_asked_for_and_not_again(void **state)
     }
 }
 
+static void a_level_is_as_asked_as_long_as_graphs_are(void **state)
+{
+    (void)state;
+    const struct {
+        enum vex_index_kind index;
+        bool due;
+    } cases[] = {
+        {VEX_INDEX_HNSW, false},
+        {VEX_INDEX_AUTO, false},
+        {VEX_INDEX_FLAT, true},
+        {VEX_INDEX_IVF, true},
+    };
+    struct vex_home level = home_of(3000, 0, 16, 50);
+    level.is_level = true;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct vex_collection_facts facts = asking_for(cases[i].index, 16, 200);
+        assert_int_equal(vex_index_fit_of_home(&facts, &level),
+                         cases[i].due ? VEX_FIT_OTHER : VEX_FIT_ASKED);
+        assert_int_equal(vex_index_is_due(&facts, &level), cases[i].due);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_graph_is_for_those_who_ask_and_have_the_rows),
         cmocka_unit_test(what_is_not_as_asked_is_due_and_then_not_again),
+        cmocka_unit_test(a_level_is_as_asked_as_long_as_graphs_are),
         cmocka_unit_test(lists_are_due_where_they_are_asked_for_and_not_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
