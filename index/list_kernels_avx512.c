@@ -288,18 +288,11 @@ static uint32_t smallest_avx512(const float *keys, size_t count)
         best_at = _mm512_mask_mov_epi32(best_at, nearer, at);
         at = _mm512_add_epi32(at, step);
     }
-    float values[LANES];
-    uint32_t places[LANES];
-    _mm512_storeu_ps(values, best);
-    _mm512_storeu_si512(places, best_at);
-    uint32_t lane = 0;
-    for (uint32_t i = 1; i < LANES; i++) {
-        if (values[i] < values[lane] ||
-            (values[i] == values[lane] && places[i] + i < places[lane] + lane)) {
-            lane = i;
-        }
-    }
-    return places[lane] + lane;
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __mmask16 least =
+        _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_min_ps(best)), _CMP_EQ_OQ);
+    /* None is the least where keys are not numbers. */
+    return least ? _mm512_mask_reduce_min_epu32(least, _mm512_add_epi32(best_at, lanes)) : 0;
 }
 
 static void fold_avx512(const float *keys, size_t count, float *out)
