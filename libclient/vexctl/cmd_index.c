@@ -89,7 +89,9 @@ static void print_altered(FILE *out, const char *name, const struct vex_index_st
     char segments[48];
     describe_parameters(status, parameters);
     vex_table_count(segments, status->segments, "segment");
-    fprintf(out, "altered '%s': index %s, %s; ", name, vex_index_name(status->index), parameters);
+    bool has_parameters = strcmp(parameters, "-") != 0;
+    fprintf(out, "altered '%s': index %s%s%s; ", name, vex_index_name(status->index),
+            has_parameters ? ", " : "", has_parameters ? parameters : "");
     if (status->segments_waiting) {
         fprintf(out, "%" PRIu32 " of %s to be built or replaced, see 'vexctl index status'\n",
                 status->segments_waiting, segments);
@@ -278,9 +280,11 @@ const struct vex_verb vex_verb_index_status = {
         "INDEX and its parameters are what is asked for. INDEXED segments have that, OLD ones\n"
         "another index, by which they are searched until they are replaced; the rest has none\n"
         "and is scanned: the newest rows, segments too small to be worth it, all of a flat\n"
-        "collection. TO DO is what the background is going to build or replace, one segment at\n"
-        "a time; ROWS are those of all segments, dead ones included, SCANNED those without an\n"
-        "index.\n"
+        "collection. TO DO counts the segments that the background builds or replaces for the\n"
+        "index alone, those under way included; small ones, which it only merges into a larger\n"
+        "one that gets an index, do not count. ROWS are those of all segments, dead ones\n"
+        "included, SCANNED those without an index. BUILDING is what is being built now, and since\n"
+        "when; 'behind another one' means that the builders work for other collections.\n"
         "\n"
         "example:\n"
         "  vexctl -o json index status words\n",

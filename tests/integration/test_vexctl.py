@@ -489,7 +489,7 @@ class Altering(Case):
         self.assertEqual(self.good("coll", "alter", name, "--m", 8),
                          f"altered '{name}': index hnsw, M 8, ef_construction 200; nothing to be built now\n")
         self.assertRegex(self.good("coll", "alter", name, "--index", "flat", "--lists", 0),
-                         r"index flat, -; (1 of 1 segment to be built or replaced, see .*|nothing to be built now)\n\Z")
+                         r"index flat; (1 of 1 segment to be built or replaced, see .*|nothing to be built now)\n\Z")
         self.good("compact", "run", name)
         self.assertEqual(self.status_of(name)["rows_scanned"], 3000)
         self.assertEqual(self.json("coll", "show", name)["m"], 8)
