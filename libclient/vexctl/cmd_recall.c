@@ -31,7 +31,7 @@ static const struct vex_option options[OPTIONS_COUNT] = {
     [EF_SEARCH] = {"ef-search", 0, "LIST",
                    "efforts to measure, like 16,32,64; default a ladder\n"
                    "from k on"},
-    [NPROBE] = {"nprobe", 0, "LIST", "as above, for the index ivf"},
+    [NPROBE] = {"nprobe", 0, "LIST", "as above, for the index ivf; default from 1 on"},
     [TARGET] = {"target", 0, "RECALL", "suggest the least effort that reaches it, like 0.95"},
     [SEED] = {"seed", 0, "N", "draws other queries; default 1"},
 };
@@ -44,8 +44,10 @@ static const char text[] =
     "those of what it does not know. +- is half the width of an interval around the measured\n"
     "recall that holds the true one 19 times of 20.\n"
     "\n"
-    "The effort is ef_search, or nprobe for the index ivf, as searches take it. What is suggested\n"
-    "holds for data and queries like these: measure again when they change.\n"
+    "The effort is ef_search, or nprobe for the index ivf, as searches take it; one for the other\n"
+    "index is without effect. An ef_search below k is taken as k. Without --target efforts rise\n"
+    "to 512 at most. What is suggested holds for data and queries like these: measure again when\n"
+    "they change.\n"
     "\n"
     "JSON output is {\"queries\", \"drawn\", \"k\", \"seed\", \"snapshot_lsn\", \"mode\", "
     "\"exact_us\",\n"

@@ -53,13 +53,15 @@ static const struct vex_option options[OPTIONS_COUNT] = {
     [EXACT] = {"exact", 0, NULL, "look at every vector, whatever the index"},
     [EF_SEARCH] = {"ef-search", 0, "N",
                    "candidates kept while walking a graph; more\n"
-                   "finds more, takes longer; default 64"},
+                   "finds more, takes longer; default 64, and\n"
+                   "never less than k"},
     [NPROBE] = {"nprobe", 0, "N",
                 "lists of each ivf segment to read; more finds\n"
-                "more, takes longer"},
+                "more, takes longer; default 64"},
     [RECALL] = {"recall", 0, "SHARE",
                 "instead of both: the share of the true\n"
-                "neighbours to aim at, like 0.95"},
+                "neighbours to aim at, above 0 and below 1,\n"
+                "like 0.95"},
     [MIN_LSN] = {"min-lsn", 0, "N", "wait until record N is visible (see put, import)"},
 };
 
@@ -68,8 +70,14 @@ static const char text[] =
     "are nearer for l2 and cosine, larger ones for dot; equal ones come in the order of their\n"
     "ids. With --id the vector itself is among its hits.\n"
     "\n"
+    "--ef-search, --nprobe and --recall set how hard the index tries; rows without an index are\n"
+    "scanned, and an effort for another index is without effect. --recall looks up what was\n"
+    "measured when the index was built; 'vexctl recall' measures now.\n"
+    "\n"
     "JSON output is {\"queries\": [{\"hits\": [{\"id\", \"distance\", \"payload\"}, ...]}, ...],\n"
-    "\"snapshot_lsn\", ...}, one entry in \"queries\" for each query, in their order.\n"
+    "\"k\", \"snapshot_lsn\", \"mode\", \"complete\", \"stale\", \"rows_visited\", \"ef_search\",\n"
+    "\"search_ms\"}, one entry in \"queries\" for each query, in their order; \"payload\" with\n"
+    "--payloads. \"mode\" is exact, hnsw or ivf; \"ef_search\" as used, 0 without a graph.\n"
     "\n"
     "examples:\n"
     "  vexctl search colours --vector '[1, 0.4, 0]' -k 3 --payloads\n"

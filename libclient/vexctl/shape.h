@@ -23,7 +23,8 @@ enum vex_shape_option {
 /* The rows of a table of options, from position `first` on: those on the index, and all of them. */
 #define VEX_SHAPE_INDEX_OPTIONS(first) \
     [(first) + VEX_SHAPE_INDEX] = {"index", 0, "INDEX", \
-        "auto (by size; the default), flat (always\n" \
+        "auto (exact, and hnsw from 16,384 rows of a\n" \
+        "segment on; the default), flat (always\n" \
         "exact), hnsw (a graph, approximate) or ivf\n" \
         "(lists, approximate)"}, \
     [(first) + VEX_SHAPE_M] = {"m", 0, "N", \
@@ -38,7 +39,8 @@ enum vex_shape_option {
     VEX_SHAPE_INDEX_OPTIONS(first), \
     [(first) + VEX_SHAPE_STORAGE] = {"storage", 0, "STORAGE", \
         "of vectors: float32 (the default), float16\n" \
-        "or int8"}
+        "(up to 65504) or int8 (a scale for each\n" \
+        "vector); cannot be altered later"}
 /* clang-format on */
 
 /*
