@@ -30,7 +30,7 @@ enum vex_metric {
 
 /* How a collection is searched. As above: append only. */
 enum vex_index_kind {
-    VEX_INDEX_AUTO = 0, /* by size: exactly while that is fast enough, then as VEX_INDEX_HNSW */
+    VEX_INDEX_AUTO = 0, /* exact; as VEX_INDEX_HNSW in segments of 16,384 rows and more */
     VEX_INDEX_FLAT = 1, /* every search is exact */
     VEX_INDEX_HNSW = 2, /* a graph per segment: approximate, see ef_search */
     VEX_INDEX_IVF = 3,  /* lists of near rows per segment: approximate, see nprobe */

@@ -288,6 +288,7 @@ struct vex_collection_info {
 VEX_API VEX_MUST_CHECK enum vex_status
 vex_collection_create(struct vex_db *db, const char *name,
                       const struct vex_collection_options *options, struct vex_error *error);
+
 /* What vex_collection_alter changes. */
 enum vex_alter {
     VEX_ALTER_INDEX = 1,
@@ -465,12 +466,12 @@ struct vex_search_options {
      */
     uint32_t ef_search;
     /* How many lists of each segment an IVF search reads, at most VEX_LISTS_MAX: more finds more and takes
-     * longer. 0 = default. */
+     * longer. 0 = 64. Like ef_search it is without effect where the index is another one. */
     uint32_t nprobe;
     /*
-     * Instead of the two above: the share of the true neighbours to aim at, above 0 and below 1. The effort
-     * follows from what was measured on the collection's own rows when the index was built. It is an
-     * estimate, on the careful side, for queries that lie as the rows do: the mean over many, not a
+     * Instead of the two above, which must be 0 then: the share of the true neighbours to aim at, above 0
+     * and below 1. The effort follows from what was measured on the collection's own rows when the index
+     * was built. It is an estimate, on the careful side, for queries that lie as the rows do: the mean over many, not a
      * promise for each. Where nothing was measured (fewer than 1,024 rows) the effort is generous; where
      * no measured effort was enough, it is the largest one. 0 = not asked for.
      */
@@ -505,7 +506,7 @@ struct vex_search_info {
     uint64_t count;        /* hits over all queries */
     bool complete;         /* true: each query got k rows, or all there are */
     bool stale;            /* true: the daemon is gone or silent, the snapshot may be old */
-    const char *mode;      /* "exact", or "hnsw" if a graph was walked; static storage */
+    const char *mode;      /* "exact", "hnsw" (a graph was walked) or "ivf"; static storage */
     uint64_t snapshot_lsn; /* the state that was searched */
     uint64_t rows_visited; /* rows compared, over all queries; of a graph, in compressed form */
     uint32_t ef_search;    /* as used, also for a recall: the largest over segments; 0 = no graph */
