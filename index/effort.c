@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 
+#define BEYOND_MAX 4.0 /* times the largest effort that was measured */
+
 _Static_assert(sizeof(struct vex_effort_step) == 16, "on disk");
 _Static_assert(sizeof(struct vex_effort_block) == 64 + 16 * VEX_EFFORT_STEPS_MAX, "on disk");
 
@@ -96,7 +98,10 @@ static double effort_at(const struct vex_effort_table *table, uint32_t column, d
         double share = (recall - before) / (reached - before);
         return steps[i - 1].effort + share * (steps[i].effort - steps[i - 1].effort);
     }
-    return steps[table->steps_count - 1].effort;
+    /* Misses fall about as fast as effort rises. */
+    const struct vex_effort_step *last = &steps[table->steps_count - 1];
+    double beyond = (1 - (double)last->recalls[column]) / (1 - recall);
+    return last->effort * (beyond < BEYOND_MAX ? beyond : BEYOND_MAX);
 }
 
 uint32_t vex_effort_for(const struct vex_effort_table *table, enum vex_effort_unit unit, uint32_t k,

@@ -473,7 +473,7 @@ struct vex_search_options {
      * and below 1. The effort follows from what was measured on the collection's own rows when the index
      * was built. It is an estimate, on the careful side, for queries that lie as the rows do: the mean over many, not a
      * promise for each. Where nothing was measured (fewer than 1,024 rows) the effort is generous; where
-     * no measured effort was enough, it is the largest one. 0 = not asked for.
+     * no measured effort was enough, it is estimated beyond the largest one, up to four times that. 0 = not asked for.
      */
     float recall;
     struct vex_read_options read;
