@@ -87,7 +87,9 @@ def read_library(library):
 
 def main():
     parser = argument_parser(__doc__)
-    parser.add_argument("--library", type=pathlib.Path, help="the built libvex.so")
+    parser.add_argument(
+        "--library", dest="built", type=pathlib.Path, help="the built libvex.so"
+    )
     parser.add_argument(
         "--allow",
         action="append",
@@ -109,13 +111,13 @@ def main():
     for name in sorted(mapped.keys() - declared.keys()):
         findings.add(MAP, mapped[name], f"{name} is not declared VEX_API in {HEADER}")
     checked = f"{len(declared)} functions"
-    if options.library:
-        exported, needed = read_library(options.library)
+    if options.built:
+        exported, needed = read_library(options.built)
         for name in sorted(mapped.keys() - exported):
             findings.add(
                 MAP,
                 mapped[name],
-                f"{name} is not exported by {options.library.name}: "
+                f"{name} is not exported by {options.built.name}: "
                 "is it defined, and defined with VEX_API?",
             )
         for name in sorted(exported - mapped.keys()):
@@ -123,16 +125,16 @@ def main():
             findings.add(
                 HEADER if name in declared else MAP,
                 line,
-                f"{name} is exported by {options.library.name} but is not in {MAP}",
+                f"{name} is exported by {options.built.name} but is not in {MAP}",
             )
         for name in needed:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in [*NEEDED, *options.allow]):
                 findings.add(
                     "libclient/CMakeLists.txt",
                     1,
-                    f"{options.library.name} needs {name}; it may need only the C library",
+                    f"{options.built.name} needs {name}; it may need only the C library",
                 )
-        checked += f", {options.library.name} needs {' '.join(needed) or 'nothing'}"
+        checked += f", {options.built.name} needs {' '.join(needed) or 'nothing'}"
     return findings.finish(checked)
 
 
