@@ -54,25 +54,13 @@ static const char *head_fault(const struct vex_codes_head *head,
 enum vex_status vex_codes_attach(struct vex_codes *out, const struct vex_index_parts *parts,
                                  uint32_t dim, uint32_t capacity_rows, struct vex_error *error)
 {
-    struct vex_codes_head head = {0};
+    struct vex_codes_head head;
     memset(out, 0, sizeof(*out));
-    if (!parts->start[VEX_PART_CODES_HEAD]) {
-        return VEX_OK;
-    }
-    if (parts->bytes[VEX_PART_CODES_HEAD] < sizeof(head)) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "codes: %llu bytes are less than a head",
-                             (unsigned long long)parts->bytes[VEX_PART_CODES_HEAD]);
-    }
-    memcpy(&head, parts->start[VEX_PART_CODES_HEAD], sizeof(head));
-    if (head.magic == 0) {
-        return VEX_OK;
-    }
-    if (head.magic != VEX_CODES_MAGIC) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "codes: bad magic %08x", head.magic);
-    }
-    if (head.version != VEX_CODES_VERSION) {
-        return vex_error_set(error, VEX_ERR_VERSION, "codes: version %u, this library reads %u",
-                             head.version, VEX_CODES_VERSION);
+    enum vex_status status = vex_part_head(
+        parts, VEX_PART_CODES_HEAD, "codes",
+        &(struct vex_part_mark){VEX_CODES_MAGIC, VEX_CODES_VERSION}, &head, sizeof(head), error);
+    if (status != VEX_OK || head.magic == 0) {
+        return status;
     }
     const char *fault = head_fault(&head, parts, dim, capacity_rows);
     if (fault) {

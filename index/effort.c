@@ -52,23 +52,12 @@ enum vex_status vex_effort_attach(struct vex_effort_table *out, const struct vex
 {
     struct vex_effort_block block;
     memset(out, 0, sizeof(*out));
-    if (!parts->start[VEX_PART_EFFORT]) {
-        return VEX_OK;
-    }
-    if (parts->bytes[VEX_PART_EFFORT] < sizeof(block)) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "effort: %llu bytes are less than a table",
-                             (unsigned long long)parts->bytes[VEX_PART_EFFORT]);
-    }
-    memcpy(&block, parts->start[VEX_PART_EFFORT], sizeof(block));
-    if (block.magic == 0) {
-        return VEX_OK;
-    }
-    if (block.magic != VEX_EFFORT_MAGIC) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "effort: bad magic %08x", block.magic);
-    }
-    if (block.version != VEX_EFFORT_VERSION) {
-        return vex_error_set(error, VEX_ERR_VERSION, "effort: version %u, this library reads %u",
-                             block.version, VEX_EFFORT_VERSION);
+    enum vex_status status =
+        vex_part_head(parts, VEX_PART_EFFORT, "effort",
+                      &(struct vex_part_mark){VEX_EFFORT_MAGIC, VEX_EFFORT_VERSION}, &block,
+                      sizeof(block), error);
+    if (status != VEX_OK || block.magic == 0) {
+        return status;
     }
     const char *fault = block_fault(&block);
     if (fault) {

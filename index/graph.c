@@ -162,25 +162,13 @@ enum vex_status vex_graph_attach(struct vex_graph *out, const struct vex_index_p
                                  const struct vex_codes *codes, uint32_t capacity_rows,
                                  struct vex_error *error)
 {
-    struct vex_graph_head head = {0};
+    struct vex_graph_head head;
     memset(out, 0, sizeof(*out));
-    if (!parts->start[VEX_PART_GRAPH_HEAD]) {
-        return VEX_OK;
-    }
-    if (parts->bytes[VEX_PART_GRAPH_HEAD] < sizeof(head)) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "graph: %llu bytes are less than a head",
-                             (unsigned long long)parts->bytes[VEX_PART_GRAPH_HEAD]);
-    }
-    memcpy(&head, parts->start[VEX_PART_GRAPH_HEAD], sizeof(head));
-    if (head.magic == 0) {
-        return VEX_OK;
-    }
-    if (head.magic != VEX_GRAPH_MAGIC) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "graph: bad magic %08x", head.magic);
-    }
-    if (head.version != VEX_GRAPH_VERSION) {
-        return vex_error_set(error, VEX_ERR_VERSION, "graph: version %u, this library reads %u",
-                             head.version, VEX_GRAPH_VERSION);
+    enum vex_status status = vex_part_head(
+        parts, VEX_PART_GRAPH_HEAD, "graph",
+        &(struct vex_part_mark){VEX_GRAPH_MAGIC, VEX_GRAPH_VERSION}, &head, sizeof(head), error);
+    if (status != VEX_OK || head.magic == 0) {
+        return status;
     }
     const char *fault = head_fault(&head, codes, capacity_rows);
     if (fault) {

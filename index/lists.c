@@ -108,25 +108,13 @@ static const char *head_fault(const struct vex_lists_head *head,
 enum vex_status vex_lists_attach(struct vex_lists *out, const struct vex_index_parts *parts,
                                  const struct vex_codes *codes, struct vex_error *error)
 {
-    struct vex_lists_head head = {0};
+    struct vex_lists_head head;
     memset(out, 0, sizeof(*out));
-    if (!parts->start[VEX_PART_LISTS_HEAD]) {
-        return VEX_OK;
-    }
-    if (parts->bytes[VEX_PART_LISTS_HEAD] < sizeof(head)) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "lists: %llu bytes are less than a head",
-                             (unsigned long long)parts->bytes[VEX_PART_LISTS_HEAD]);
-    }
-    memcpy(&head, parts->start[VEX_PART_LISTS_HEAD], sizeof(head));
-    if (head.magic == 0) {
-        return VEX_OK;
-    }
-    if (head.magic != VEX_LISTS_MAGIC) {
-        return vex_error_set(error, VEX_ERR_CORRUPT, "lists: bad magic %08x", head.magic);
-    }
-    if (head.version != VEX_LISTS_VERSION) {
-        return vex_error_set(error, VEX_ERR_VERSION, "lists: version %u, this library reads %u",
-                             head.version, VEX_LISTS_VERSION);
+    enum vex_status status = vex_part_head(
+        parts, VEX_PART_LISTS_HEAD, "lists",
+        &(struct vex_part_mark){VEX_LISTS_MAGIC, VEX_LISTS_VERSION}, &head, sizeof(head), error);
+    if (status != VEX_OK || head.magic == 0) {
+        return status;
     }
     const char *fault = head_fault(&head, parts, codes);
     if (fault) {

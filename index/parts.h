@@ -8,7 +8,10 @@
 #ifndef VEX_INDEX_PARTS_H
 #define VEX_INDEX_PARTS_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+#include <vex/status.h>
 
 /* In the order in which they lie in the image. */
 enum vex_index_part {
@@ -37,5 +40,20 @@ struct vex_index_parts {
     const uint8_t *start[VEX_PARTS_COUNT];
     uint64_t bytes[VEX_PARTS_COUNT];
 };
+
+/* What a part with a head begins with. */
+struct vex_part_mark {
+    uint32_t magic; /* 0: not built */
+    uint32_t version;
+};
+
+/*
+ * Copies the head of `part`, `bytes` bytes that begin with a mark, into `out_head`, so that what is checked
+ * is what is used. A part that is not there, or not built, leaves magic 0. `what` names it in messages.
+ * Errors: CORRUPT, VERSION.
+ */
+enum vex_status vex_part_head(const struct vex_index_parts *parts, enum vex_index_part part,
+                              const char *what, const struct vex_part_mark *expected,
+                              void *out_head, size_t bytes, struct vex_error *error);
 
 #endif
