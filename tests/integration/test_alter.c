@@ -8,41 +8,12 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-#include "tests/integration/check.h"
-#include "tests/lib/random.h"
-
 #define DIM 32u
+#include "tests/integration/clustered.h"
+
 #define ROWS 4000u
-#define K 10u
 #define NAME "c"
 #define BUILT_WITHIN_MS 60000u
-
-static void make_vector(uint64_t id, uint64_t version, float *out)
-{
-    struct vex_random centre = vex_random_seeded(1 + id % 40);
-    struct vex_random own = vex_random_seeded(1000003u * (version + 1) + id);
-    for (uint32_t i = 0; i < DIM; i++) {
-        out[i] = (float)(vex_random_between(&centre, -1, 1) + vex_random_between(&own, -0.3, 0.3));
-    }
-}
-
-static void put(struct vex_collection *collection, uint64_t first, uint64_t count, uint64_t version)
-{
-    float *vectors = test_malloc(count * DIM * sizeof(*vectors));
-    uint64_t *ids = test_malloc(count * sizeof(*ids));
-    for (uint64_t i = 0; i < count; i++) {
-        ids[i] = first + i;
-        make_vector(ids[i], version, vectors + i * DIM);
-    }
-    struct vex_batch batch = VEX_BATCH_INIT;
-    batch.count = count;
-    batch.ids = ids;
-    batch.vectors = vectors;
-    batch.dim = DIM;
-    assert_ok(vex_write(collection, VEX_WRITE_UPSERT, &batch, NULL, sink));
-    test_free(vectors);
-    test_free(ids);
-}
 
 /* A collection of ROWS rows in one segment that is sealed. */
 static struct vex_collection *make_filled(struct vex_db *db, enum vex_index_kind index)
@@ -50,9 +21,7 @@ static struct vex_collection *make_filled(struct vex_db *db, enum vex_index_kind
     struct vex_collection_options options = VEX_COLLECTION_OPTIONS_INIT;
     options.dim = DIM;
     options.index = index;
-    assert_ok(vex_collection_create(db, NAME, &options, sink));
-    struct vex_collection *collection = NULL;
-    assert_ok(vex_collection_open(db, NAME, &collection, sink));
+    struct vex_collection *collection = make_with(db, NAME, &options);
     put(collection, 0, ROWS, 0);
     assert_ok(vex_compact(db, NAME, NULL, NULL, sink));
     return collection;
@@ -92,30 +61,15 @@ static void await_index(struct vex_db *db)
     assert_true(vex_fixture_eventually(is_done, db, BUILT_WITHIN_MS));
 }
 
-struct hits {
-    uint64_t ids[K];
-    float distances[K];
-    uint32_t count;
-    const char *mode;
-};
-
 static struct hits search(struct vex_collection *collection, struct vex_snapshot *snapshot,
                           const float *query, bool exact)
 {
-    struct hits hits;
     struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
     options.k = K;
     options.exact = exact;
     options.ef_search = exact ? 0 : 200;
     options.read.snapshot = snapshot;
-    struct vex_results results = {.size = sizeof(results),
-                                  .ids = hits.ids,
-                                  .distances = hits.distances,
-                                  .counts = &hits.count};
-    struct vex_search_info info = {.size = sizeof(info)};
-    assert_ok(vex_search(collection, query, 1, DIM, &options, &results, &info, sink));
-    hits.mode = info.mode;
-    return hits;
+    return search_with(collection, query, &options);
 }
 
 /* One state, searched twice: how many of the true neighbours the index finds; the rest is checked here. */

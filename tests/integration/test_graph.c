@@ -10,42 +10,11 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#include "tests/integration/check.h"
-#include "tests/lib/random.h"
-
 #define DIM 48u
+#include "tests/integration/clustered.h"
+
 #define ROWS 6000u
-#define CLUSTERS 40u
-#define K 10u
 #define QUERIES 100u
-
-/* Clustered, as real vectors are; version 0 is the first of an id. */
-static void make_vector(uint64_t id, uint64_t version, float *out)
-{
-    struct vex_random centre = vex_random_seeded(1 + id % CLUSTERS);
-    struct vex_random own = vex_random_seeded(1000003u * (version + 1) + id);
-    for (uint32_t i = 0; i < DIM; i++) {
-        out[i] = (float)(vex_random_between(&centre, -1, 1) + vex_random_between(&own, -0.3, 0.3));
-    }
-}
-
-static void put(struct vex_collection *collection, uint64_t first, uint64_t count, uint64_t version)
-{
-    float *vectors = test_malloc(count * DIM * sizeof(*vectors));
-    uint64_t *ids = test_malloc(count * sizeof(*ids));
-    for (uint64_t i = 0; i < count; i++) {
-        ids[i] = first + i;
-        make_vector(ids[i], version, vectors + i * DIM);
-    }
-    struct vex_batch batch = VEX_BATCH_INIT;
-    batch.count = count;
-    batch.ids = ids;
-    batch.vectors = vectors;
-    batch.dim = DIM;
-    assert_ok(vex_write(collection, VEX_WRITE_UPSERT, &batch, NULL, sink));
-    test_free(vectors);
-    test_free(ids);
-}
 
 static struct vex_collection *make(struct vex_db *db, const char *name, enum vex_metric metric,
                                    enum vex_index_kind index)
@@ -54,38 +23,18 @@ static struct vex_collection *make(struct vex_db *db, const char *name, enum vex
     options.dim = DIM;
     options.metric = metric;
     options.index = index;
-    assert_ok(vex_collection_create(db, name, &options, sink));
-    struct vex_collection *collection = NULL;
-    assert_ok(vex_collection_open(db, name, &collection, sink));
-    return collection;
+    return make_with(db, name, &options);
 }
-
-struct hits {
-    uint64_t ids[K];
-    float distances[K];
-    uint32_t count;
-    const char *mode;
-    bool complete;
-};
 
 static struct hits search(struct vex_collection *collection, struct vex_snapshot *snapshot,
                           const float *query, bool exact, uint32_t ef_search)
 {
-    struct hits hits;
     struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
     options.k = K;
     options.exact = exact;
     options.ef_search = ef_search;
     options.read.snapshot = snapshot;
-    struct vex_results results = {.size = sizeof(results),
-                                  .ids = hits.ids,
-                                  .distances = hits.distances,
-                                  .counts = &hits.count};
-    struct vex_search_info info = {.size = sizeof(info)};
-    assert_ok(vex_search(collection, query, 1, DIM, &options, &results, &info, sink));
-    hits.mode = info.mode;
-    hits.complete = info.complete;
-    return hits;
+    return search_with(collection, query, &options);
 }
 
 /* Looks at one state twice: what the walk found must be true, and most of what the scan found. */

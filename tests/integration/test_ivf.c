@@ -6,42 +6,11 @@
 #include <signal.h>
 #include <string.h>
 
-#include "tests/integration/check.h"
-#include "tests/lib/random.h"
-
 #define DIM 48u
+#include "tests/integration/clustered.h"
+
 #define ROWS 6000u
-#define CLUSTERS 40u
-#define K 10u
 #define QUERIES 200u
-
-/* Clustered, as real vectors are; version 0 is the first of an id. */
-static void make_vector(uint64_t id, uint64_t version, float *out)
-{
-    struct vex_random centre = vex_random_seeded(1 + id % CLUSTERS);
-    struct vex_random own = vex_random_seeded(1000003u * (version + 1) + id);
-    for (uint32_t i = 0; i < DIM; i++) {
-        out[i] = (float)(vex_random_between(&centre, -1, 1) + vex_random_between(&own, -0.3, 0.3));
-    }
-}
-
-static void put(struct vex_collection *collection, uint64_t first, uint64_t count, uint64_t version)
-{
-    float *vectors = test_malloc(count * DIM * sizeof(*vectors));
-    uint64_t *ids = test_malloc(count * sizeof(*ids));
-    for (uint64_t i = 0; i < count; i++) {
-        ids[i] = first + i;
-        make_vector(ids[i], version, vectors + i * DIM);
-    }
-    struct vex_batch batch = VEX_BATCH_INIT;
-    batch.count = count;
-    batch.ids = ids;
-    batch.vectors = vectors;
-    batch.dim = DIM;
-    assert_ok(vex_write(collection, VEX_WRITE_UPSERT, &batch, NULL, sink));
-    test_free(vectors);
-    test_free(ids);
-}
 
 static struct vex_collection *make(struct vex_db *db, const char *name, enum vex_metric metric,
                                    uint32_t lists)
@@ -51,13 +20,10 @@ static struct vex_collection *make(struct vex_db *db, const char *name, enum vex
     options.metric = metric;
     options.index = VEX_INDEX_IVF;
     options.lists = lists;
-    assert_ok(vex_collection_create(db, name, &options, sink));
-    struct vex_collection *collection = NULL;
-    assert_ok(vex_collection_open(db, name, &collection, sink));
-    return collection;
+    return make_with(db, name, &options);
 }
 
-struct hits {
+struct batch_hits {
     uint64_t ids[QUERIES][K];
     float distances[QUERIES][K];
     uint32_t counts[QUERIES];
@@ -66,7 +32,7 @@ struct hits {
 };
 
 static void search(struct vex_collection *collection, struct vex_snapshot *snapshot, uint32_t batch,
-                   bool exact, uint32_t nprobe, struct hits *out)
+                   bool exact, uint32_t nprobe, struct batch_hits *out)
 {
     static float queries[QUERIES * DIM];
     for (uint32_t i = 0; i < QUERIES; i++) {
@@ -95,9 +61,9 @@ static void search(struct vex_collection *collection, struct vex_snapshot *snaps
 /* Of one state: one by one, all at once, and exactly. What is found must be true. Returns the recall. */
 static double recall(struct vex_collection *collection, uint32_t nprobe)
 {
-    static struct hits truth;
-    static struct hits found;
-    static struct hits single;
+    static struct batch_hits truth;
+    static struct batch_hits found;
+    static struct batch_hits single;
     struct vex_snapshot *snapshot = NULL;
     assert_ok(vex_snapshot_open(collection, NULL, &snapshot, sink));
     search(collection, snapshot, QUERIES, true, 0, &truth);
@@ -169,7 +135,7 @@ static void more_lists_are_more_work(void **state)
     struct vex_collection *collection = make(db, "c", VEX_METRIC_L2, 50);
     put(collection, 0, ROWS, 0);
     compact(db, "c");
-    static struct hits hits;
+    static struct batch_hits hits;
     search(collection, NULL, QUERIES, false, 1, &hits);
     uint64_t one = hits.rows_visited;
     search(collection, NULL, QUERIES, false, 20, &hits);
@@ -186,7 +152,7 @@ static void a_recall_that_is_asked_for_becomes_a_number_of_lists(void **state)
     struct vex_collection *collection = make(db, "c", VEX_METRIC_L2, 0);
     put(collection, 0, ROWS, 0);
     compact(db, "c");
-    static struct hits truth;
+    static struct batch_hits truth;
     search(collection, NULL, QUERIES, true, 0, &truth);
     const float shares[] = {0.5f, 0.9f, 0.99f};
     uint64_t visited = 0;
@@ -225,7 +191,7 @@ static void few_rows_have_no_lists(void **state)
     struct vex_collection *collection = make(db, "c", VEX_METRIC_L2, 0);
     put(collection, 0, 500, 0);
     compact(db, "c");
-    static struct hits hits;
+    static struct batch_hits hits;
     search(collection, NULL, QUERIES, false, 0, &hits);
     assert_string_equal(hits.mode, "exact");
     vex_collection_close(collection);
@@ -258,8 +224,8 @@ static void a_restart_finds_its_lists(void **state)
     struct vex_collection *collection = make(db, "c", VEX_METRIC_COSINE, 0);
     put(collection, 0, ROWS, 0);
     compact(db, "c");
-    static struct hits before;
-    static struct hits after;
+    static struct batch_hits before;
+    static struct batch_hits after;
     search(collection, NULL, QUERIES, false, 20, &before);
     vex_collection_close(collection);
     vex_close(db);
@@ -277,7 +243,7 @@ static void a_restart_finds_its_lists(void **state)
 
 static bool has_index(void *context)
 {
-    static struct hits hits;
+    static struct batch_hits hits;
     const void *const *words = context;
     search((struct vex_collection *)(uintptr_t)words[0], NULL, QUERIES, false, 20, &hits);
     return strcmp(hits.mode, words[1]) == 0;

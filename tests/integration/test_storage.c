@@ -7,53 +7,15 @@
 #include <math.h>
 #include <signal.h>
 
-#include "tests/integration/check.h"
-#include "tests/lib/random.h"
-
 #define DIM 70u
+#include "tests/integration/clustered.h"
+
 #define ROWS 6000u
-#define CLUSTERS 40u
-#define K 10u
 #define QUERIES 30u
 
 static const enum vex_storage storages[] = {VEX_STORAGE_FLOAT32, VEX_STORAGE_FLOAT16,
                                             VEX_STORAGE_INT8};
 static const enum vex_metric metrics[] = {VEX_METRIC_L2, VEX_METRIC_COSINE, VEX_METRIC_DOT};
-
-static void make_vector(uint64_t id, uint64_t version, float *out)
-{
-    struct vex_random centre = vex_random_seeded(1 + id % CLUSTERS);
-    struct vex_random own = vex_random_seeded(1000003u * (version + 1) + id);
-    for (uint32_t i = 0; i < DIM; i++) {
-        out[i] = (float)(vex_random_between(&centre, -1, 1) + vex_random_between(&own, -0.3, 0.3));
-    }
-}
-
-static void write_rows(struct vex_collection *collection, uint64_t first, uint64_t count,
-                       const float *vectors)
-{
-    uint64_t *ids = test_malloc(count * sizeof(*ids));
-    for (uint64_t i = 0; i < count; i++) {
-        ids[i] = first + i;
-    }
-    struct vex_batch batch = VEX_BATCH_INIT;
-    batch.count = count;
-    batch.ids = ids;
-    batch.vectors = vectors;
-    batch.dim = DIM;
-    assert_ok(vex_write(collection, VEX_WRITE_UPSERT, &batch, NULL, sink));
-    test_free(ids);
-}
-
-static void put(struct vex_collection *collection, uint64_t first, uint64_t count, uint64_t version)
-{
-    float *vectors = test_malloc(count * DIM * sizeof(*vectors));
-    for (uint64_t i = 0; i < count; i++) {
-        make_vector(first + i, version, vectors + i * DIM);
-    }
-    write_rows(collection, first, count, vectors);
-    test_free(vectors);
-}
 
 static struct vex_collection *make(struct vex_db *db, const char *name, enum vex_metric metric,
                                    enum vex_index_kind index, enum vex_storage storage)
@@ -63,9 +25,7 @@ static struct vex_collection *make(struct vex_db *db, const char *name, enum vex
     options.metric = metric;
     options.index = index;
     options.storage = storage;
-    assert_ok(vex_collection_create(db, name, &options, sink));
-    struct vex_collection *collection = NULL;
-    assert_ok(vex_collection_open(db, name, &collection, sink));
+    struct vex_collection *collection = make_with(db, name, &options);
     struct vex_collection_info info = {.size = sizeof(info)};
     assert_ok(vex_collection_describe(collection, &info, sink));
     assert_int_equal(info.storage, storage);
@@ -117,16 +77,15 @@ static double key_of(enum vex_metric metric, const float *query, const float *ro
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-struct hits {
+struct truth {
     uint64_t ids[K];
     float distances[K];
-    double keys[K]; /* of brute force */
+    double keys[K];
     uint32_t count;
-    const char *mode;
 };
 
 static void brute_force(enum vex_metric metric, const float *rows, uint64_t count,
-                        const float *query, struct hits *out)
+                        const float *query, struct truth *out)
 {
     out->count = 0;
     for (uint64_t id = 0; id < count; id++) {
@@ -153,19 +112,11 @@ static void brute_force(enum vex_metric metric, const float *rows, uint64_t coun
 
 static struct hits search(struct vex_collection *collection, const float *query, bool exact)
 {
-    struct hits hits;
     struct vex_search_options options = VEX_SEARCH_OPTIONS_INIT;
     options.k = K;
     options.exact = exact;
     options.ef_search = exact ? 0 : 200;
-    struct vex_results results = {.size = sizeof(results),
-                                  .ids = hits.ids,
-                                  .distances = hits.distances,
-                                  .counts = &hits.count};
-    struct vex_search_info info = {.size = sizeof(info)};
-    assert_ok(vex_search(collection, query, 1, DIM, &options, &results, &info, sink));
-    hits.mode = info.mode;
-    return hits;
+    return search_with(collection, query, &options);
 }
 
 /* Exact search is brute force over `rows`; a walk finds most of it and says the same distances. Returns
@@ -176,7 +127,7 @@ static unsigned check_searches(struct vex_collection *collection, enum vex_metri
     unsigned same = 0;
     for (uint64_t i = 0; i < QUERIES; i++) {
         float query[DIM];
-        struct hits truth;
+        struct truth truth;
         make_vector(7 * i, 1000 + i, query);
         brute_force(metric, rows, count, query, &truth);
         struct hits exact = search(collection, query, true);
