@@ -22,6 +22,7 @@
 #include "index/index.h"
 #include "index/kernels.h"
 #include "tests/lib/random.h"
+#include "tests/unit/damage.h"
 
 #define K 10u
 #define QUERIES 60u
@@ -591,31 +592,6 @@ static void survive(struct world *world)
     world->writer.segment = kept;
 }
 
-static void damage_part(struct world *world, const void *image, enum vex_index_part part, int kind)
-{
-    struct vex_index_parts parts;
-    memcpy(world->memory, image, world->bytes);
-    vex_segment_parts(&world->writer, &parts);
-    if (!parts.start[part]) {
-        return; /* of another index */
-    }
-    size_t at = (size_t)(parts.start[part] - (const uint8_t *)world->memory);
-    uint8_t *bytes = (uint8_t *)world->memory + at;
-    size_t count = parts.bytes[part];
-    if (kind == 0) {
-        memset(bytes, 0, count);
-    } else if (kind == 1) {
-        memset(bytes, 0xff, count);
-    } else if (kind == 2) {
-        vex_random_fill(&world->random, bytes, count);
-    } else {
-        for (size_t flips = 0; flips < 1 + count / 100; flips++) {
-            bytes[vex_random_below(&world->random, count)] ^=
-                (uint8_t)(1u << vex_random_below(&world->random, 8));
-        }
-    }
-}
-
 static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
 {
     (void)state;
@@ -629,24 +605,19 @@ static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
         memcpy(image, world.memory, world.bytes);
         for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
             for (int round = 0; round < 12; round++) {
-                damage_part(&world, image, part, round < 3 ? round : 2 + round % 2);
+                memcpy(world.memory, image, world.bytes);
+                damage_part(&world.writer, &world.random, part,
+                            (enum damage)(round < 3 ? round : 2 + round % 2));
                 survive(&world);
             }
         }
         /* Everything behind the headers at once. */
         for (int round = 0; round < 4; round++) {
-            struct vex_index_parts parts;
             memcpy(world.memory, image, world.bytes);
-            vex_segment_parts(&world.writer, &parts);
             for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
-                if (!parts.start[part] || part == VEX_PART_CODES_HEAD ||
-                    part == VEX_PART_GRAPH_HEAD) {
-                    continue;
+                if (part != VEX_PART_CODES_HEAD && part != VEX_PART_GRAPH_HEAD) {
+                    damage_part(&world.writer, &world.random, part, DAMAGE_NOISE);
                 }
-                vex_random_fill(&world.random,
-                                (uint8_t *)world.memory +
-                                    (parts.start[part] - (const uint8_t *)world.memory),
-                                parts.bytes[part]);
             }
             survive(&world);
         }
@@ -756,19 +727,33 @@ static void a_few_long_rows_do_not_spoil_the_dot_product(void **state)
     free_world(&world);
 }
 
+/* Puts each of the heads into the place of a good one, and that back. */
+static void expect_refused(const struct world *world, enum vex_index_part part, const void *heads,
+                           size_t count, size_t head_bytes, enum vex_status status)
+{
+    struct vex_segment attached;
+    uint64_t bytes;
+    uint8_t good[256];
+    uint8_t *head = part_of(&world->writer, part, &bytes);
+    assert_true(head && head_bytes <= sizeof(good));
+    memcpy(good, head, head_bytes);
+    for (size_t i = 0; i < count; i++) {
+        memcpy(head, (const uint8_t *)heads + i * head_bytes, head_bytes);
+        assert_int_equal(vex_segment_attach(&attached, world->memory, world->bytes, NULL), status);
+    }
+    memcpy(head, good, head_bytes);
+    assert_int_equal(vex_segment_attach(&attached, world->memory, world->bytes, NULL), VEX_OK);
+}
+
 static void a_head_that_cannot_be_is_refused(void **state)
 {
     (void)state;
     struct world world;
-    struct vex_segment attached;
     make_world(&world, VEX_METRIC_L2, 8, 100);
     build(&world, NULL);
-    struct vex_index_parts parts;
-    vex_segment_parts(&world.writer, &parts);
-    uint8_t *head = (uint8_t *)world.memory +
-                    (parts.start[VEX_PART_GRAPH_HEAD] - (const uint8_t *)world.memory);
+    uint64_t bytes;
     struct vex_graph_head good;
-    memcpy(&good, head, sizeof(good));
+    memcpy(&good, part_of(&world.writer, VEX_PART_GRAPH_HEAD, &bytes), sizeof(good));
     struct vex_graph_head bad[9];
     for (size_t i = 0; i < 9; i++) {
         bad[i] = good;
@@ -783,18 +768,10 @@ static void a_head_that_cannot_be_is_refused(void **state)
     bad[7].nodes_count = 99;
     bad[7].layers_count = 1;
     bad[8].links = 192;
-    for (size_t i = 0; i < 9; i++) {
-        memcpy(head, &bad[i], sizeof(good));
-        assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
-                         VEX_ERR_CORRUPT);
-    }
+    expect_refused(&world, VEX_PART_GRAPH_HEAD, bad, 9, sizeof(good), VEX_ERR_CORRUPT);
     bad[0] = good;
     bad[0].version++;
-    memcpy(head, &bad[0], sizeof(good));
-    assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
-                     VEX_ERR_VERSION);
-    memcpy(head, &good, sizeof(good));
-    assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL), VEX_OK);
+    expect_refused(&world, VEX_PART_GRAPH_HEAD, bad, 1, sizeof(good), VEX_ERR_VERSION);
     free_world(&world);
 }
 
@@ -802,15 +779,11 @@ static void a_head_of_codes_that_cannot_be_is_refused(void **state)
 {
     (void)state;
     struct world world;
-    struct vex_segment attached;
     make_world(&world, VEX_METRIC_L2, 8, 100);
     build(&world, NULL);
-    struct vex_index_parts parts;
-    vex_segment_parts(&world.writer, &parts);
-    uint8_t *head = (uint8_t *)world.memory +
-                    (parts.start[VEX_PART_CODES_HEAD] - (const uint8_t *)world.memory);
+    uint64_t bytes;
     struct vex_codes_head good;
-    memcpy(&good, head, sizeof(good));
+    memcpy(&good, part_of(&world.writer, VEX_PART_CODES_HEAD, &bytes), sizeof(good));
     struct vex_codes_head bad[7];
     for (size_t i = 0; i < 7; i++) {
         bad[i] = good;
@@ -822,16 +795,10 @@ static void a_head_of_codes_that_cannot_be_is_refused(void **state)
     bad[4].scale = NAN;
     bad[5].add_unit = 0;
     bad[6].rescale_unit = -1;
-    for (size_t i = 0; i < 7; i++) {
-        memcpy(head, &bad[i], sizeof(good));
-        assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
-                         VEX_ERR_CORRUPT);
-    }
+    expect_refused(&world, VEX_PART_CODES_HEAD, bad, 7, sizeof(good), VEX_ERR_CORRUPT);
     bad[0] = good;
     bad[0].version++;
-    memcpy(head, &bad[0], sizeof(good));
-    assert_int_equal(vex_segment_attach(&attached, world.memory, world.bytes, NULL),
-                     VEX_ERR_VERSION);
+    expect_refused(&world, VEX_PART_CODES_HEAD, bad, 1, sizeof(good), VEX_ERR_VERSION);
     free_world(&world);
 }
 

@@ -24,6 +24,7 @@
 #include "index/list_kernels.h"
 #include "index/list_search.h"
 #include "tests/lib/random.h"
+#include "tests/unit/damage.h"
 
 #define K 10u
 #define QUERIES 60u
@@ -786,30 +787,6 @@ static void survive(struct world *world)
     world->writer.segment = kept;
 }
 
-static void damage_part(struct world *world, enum vex_index_part part, int kind)
-{
-    struct vex_index_parts parts;
-    vex_segment_parts(&world->writer, &parts);
-    if (!parts.start[part]) {
-        return;
-    }
-    size_t at = (size_t)(parts.start[part] - (const uint8_t *)world->memory);
-    uint8_t *bytes = (uint8_t *)world->memory + at;
-    size_t count = parts.bytes[part];
-    if (kind == 0) {
-        memset(bytes, 0, count);
-    } else if (kind == 1) {
-        memset(bytes, 0xff, count);
-    } else if (kind == 2) {
-        vex_random_fill(&world->random, bytes, count);
-    } else {
-        for (size_t flips = 0; flips < 1 + count / 100; flips++) {
-            bytes[vex_random_below(&world->random, count)] ^=
-                (uint8_t)(1u << vex_random_below(&world->random, 8));
-        }
-    }
-}
-
 static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
 {
     (void)state;
@@ -822,7 +799,8 @@ static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
         for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
             for (int round = 0; round < 12; round++) {
                 memcpy(world.memory, image, world.bytes);
-                damage_part(&world, part, round < 3 ? round : 2 + round % 2);
+                damage_part(&world.writer, &world.random, part,
+                            (enum damage)(round < 3 ? round : 2 + round % 2));
                 survive(&world);
             }
         }
@@ -831,7 +809,7 @@ static void damaged_bytes_end_in_an_error_or_a_wrong_answer(void **state)
             memcpy(world.memory, image, world.bytes);
             for (enum vex_index_part part = 0; part < VEX_PARTS_COUNT; part++) {
                 if (part != VEX_PART_CODES_HEAD && part != VEX_PART_LISTS_HEAD) {
-                    damage_part(&world, part, round);
+                    damage_part(&world.writer, &world.random, part, (enum damage)round);
                 }
             }
             survive(&world);
