@@ -137,14 +137,14 @@ struct error_sum {
 static double estimate(const struct vex_codes *codes, const struct vex_code_query *query,
                        uint32_t row)
 {
-    int32_t dots[4];
-    vex_list_kernels_get()->row_dots(codes->codes + (size_t)row * (codes->padded / 2),
-                                     codes->padded, 1, query->values, dots);
+    int32_t dot;
+    vex_kernels_get()->scan->dots(query->values, codes->codes + (size_t)row * (codes->padded / 2),
+                                  codes->padded, 1, &dot);
     double add = (double)vex_half_to_float((uint16_t)codes->factors[row]) * (double)query->add_unit;
     double rescale = (double)vex_half_to_float((uint16_t)(codes->factors[row] >> 16)) *
                      (double)query->rescale_unit;
     return (double)query->base + add +
-           rescale * ((double)query->scale * (double)dots[0] + (double)query->offset);
+           rescale * ((double)query->scale * (double)dot + (double)query->offset);
 }
 
 static void measure_query(struct list_build *build, uint32_t row, struct vex_list_range list,

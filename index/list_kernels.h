@@ -43,9 +43,6 @@ struct vex_list_kernels {
     void (*tile_dots)(const uint8_t *tiles, size_t tiles_count, size_t padded,
                       const int8_t *const *queries, size_t queries_count, int32_t *out,
                       size_t stride);
-    /* out[r] = <query, code of row r>, codes as they are: for few queries. Room for count + 3. */
-    void (*row_dots)(const uint8_t *codes, size_t padded, size_t rows_count, const int8_t *query,
-                     int32_t *out);
     /* Unpacks the half floats of `count` rows; `out` has room for whole registers of 16. */
     void (*row_factors)(const struct vex_code_query *units, const uint32_t *factors, size_t count,
                         struct vex_row_factors out);

@@ -145,43 +145,6 @@ static void tile_dots_avx2(const uint8_t *tiles, size_t tiles_count, size_t padd
     }
 }
 
-/* Products of 32 codes, added up to eight sums. */
-INLINE __m256i add_products(__m256i sums, __m256i codes, const int8_t *query)
-{
-    __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)query);
-    __m256i pairs = _mm256_maddubs_epi16(codes, bytes);
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-
-INLINE int32_t fold(__m256i x)
-{
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
-}
-
-static void row_dots_avx2(const uint8_t *codes, size_t padded, size_t rows_count,
-                          const int8_t *query, int32_t *out)
-{
-    const __m256i low_half = _mm256_set1_epi8(15);
-    for (size_t row = 0; row < rows_count; row++) {
-        const uint8_t *code = codes + row * (padded / 2);
-        __m256i low = _mm256_setzero_si256();
-        __m256i high = _mm256_setzero_si256();
-        for (size_t d = 0; d < padded; d += VEX_CODE_CHUNK_DIMS) {
-#pragma GCC unroll 2
-            for (size_t half = 0; half < LINE; half += WIDE) {
-                const uint8_t *from = code + d / 2 + half;
-                __m256i line = _mm256_loadu_si256((const __m256i *)(const void *)from);
-                low = add_products(low, _mm256_and_si256(line, low_half), query + d + half);
-                high = add_products(high, _mm256_and_si256(_mm256_srli_epi16(line, 4), low_half),
-                                    query + d + LINE + half);
-            }
-        }
-        out[row] = fold(_mm256_add_epi32(low, high));
-    }
-}
-
 /* Eight half floats at the bottom of eight words. */
 INLINE __m256 low_halves(__m256i words)
 {
@@ -325,7 +288,6 @@ static uint32_t places_within_avx2(const float *keys, size_t count, float limit,
 const struct vex_list_kernels vex_list_kernels_avx2 = {
     .tile_codes = tile_codes_avx2,
     .tile_dots = tile_dots_avx2,
-    .row_dots = row_dots_avx2,
     .row_factors = row_factors_avx2,
     .near_rows = near_rows_avx2,
     .centre_keys = centre_keys_avx2,

@@ -174,52 +174,6 @@ static void tile_dots_avx512(const uint8_t *tiles, size_t tiles_count, size_t pa
     }
 }
 
-/* Four registers of sums to four sums. */
-INLINE __m128i fold_four(const __m512i x[SIDE])
-{
-    __m512i ab =
-        _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
-    __m512i cd =
-        _mm512_add_epi32(_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
-    __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-}
-
-static void row_dots_avx512(const uint8_t *codes, size_t padded, size_t rows_count,
-                            const int8_t *query, int32_t *out)
-{
-    const __m512i low_half = _mm512_set1_epi8(15);
-    size_t code_bytes = padded / 2;
-    for (size_t row = 0; row < rows_count; row += SIDE) {
-        const uint8_t *code[SIDE];
-        __m512i low[SIDE];
-        __m512i high[SIDE];
-#pragma GCC unroll 4
-        for (size_t i = 0; i < SIDE; i++) {
-            code[i] = codes + (row + i < rows_count ? row + i : row) * code_bytes;
-            low[i] = _mm512_setzero_si512();
-            high[i] = _mm512_setzero_si512();
-        }
-        for (size_t d = 0; d < padded; d += VEX_CODE_CHUNK_DIMS) {
-            __m512i first = _mm512_loadu_si512(query + d);
-            __m512i second = _mm512_loadu_si512(query + d + LINE);
-#pragma GCC unroll 4
-            for (size_t i = 0; i < SIDE; i++) {
-                __m512i line = _mm512_loadu_si512(code[i] + d / 2);
-                low[i] = _mm512_dpbusd_epi32(low[i], _mm512_and_si512(line, low_half), first);
-                high[i] = _mm512_dpbusd_epi32(
-                    high[i], _mm512_and_si512(_mm512_srli_epi16(line, 4), low_half), second);
-            }
-        }
-#pragma GCC unroll 4
-        for (size_t i = 0; i < SIDE; i++) {
-            low[i] = _mm512_add_epi32(low[i], high[i]);
-        }
-        _mm_storeu_si128((__m128i *)(void *)(out + row), fold_four(low));
-    }
-}
-
 static void row_factors_avx512(const struct vex_code_query *units, const uint32_t *factors,
                                size_t count, struct vex_row_factors out)
 {
@@ -337,7 +291,6 @@ static uint32_t places_within_avx512(const float *keys, size_t count, float limi
 const struct vex_list_kernels vex_list_kernels_avx512 = {
     .tile_codes = tile_codes_avx512,
     .tile_dots = tile_dots_avx512,
-    .row_dots = row_dots_avx512,
     .row_factors = row_factors_avx512,
     .near_rows = near_rows_avx512,
     .centre_keys = centre_keys_avx512,

@@ -50,20 +50,6 @@ static void tile_dots_scalar(const uint8_t *tiles, size_t tiles_count, size_t pa
     }
 }
 
-static void row_dots_scalar(const uint8_t *codes, size_t padded, size_t rows_count,
-                            const int8_t *query, int32_t *out)
-{
-    for (size_t row = 0; row < rows_count; row++) {
-        const uint8_t *code = codes + row * (padded / 2);
-        int32_t sum = 0;
-        for (size_t i = 0; i < padded / 2; i++) {
-            size_t dim = i / VEX_CODE_CHUNK_BYTES * VEX_CODE_CHUNK_DIMS + i % VEX_CODE_CHUNK_BYTES;
-            sum += (code[i] & 15) * query[dim] + (code[i] >> 4) * query[dim + VEX_CODE_CHUNK_BYTES];
-        }
-        out[row] = sum;
-    }
-}
-
 static void row_factors_scalar(const struct vex_code_query *units, const uint32_t *factors,
                                size_t count, struct vex_row_factors out)
 {
@@ -143,7 +129,6 @@ static uint32_t places_within_scalar(const float *keys, size_t count, float limi
 const struct vex_list_kernels vex_list_kernels_scalar = {
     .tile_codes = tile_codes_scalar,
     .tile_dots = tile_dots_scalar,
-    .row_dots = row_dots_scalar,
     .row_factors = row_factors_scalar,
     .near_rows = near_rows_scalar,
     .centre_keys = centre_keys_scalar,

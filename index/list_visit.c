@@ -103,10 +103,12 @@ static void estimate_few(struct vex_hunt *hunt, size_t first, const uint32_t *wa
                          uint32_t count, struct vex_list_range chunk)
 {
     const struct vex_codes *codes = hunt->codes;
+    const struct vex_scan_kernels *scan = vex_kernels_get()->scan;
     for (uint32_t i = 0; i < count; i++) {
         struct vex_seeker *seeker = &hunt->seekers[wanted[i]];
-        hunt->kernels->row_dots(codes->codes + (size_t)chunk.first * (codes->padded / 2),
-                                codes->padded, chunk.count, seeker->target.code.values, hunt->dots);
+        scan->dots(seeker->target.code.values,
+                   codes->codes + (size_t)chunk.first * (codes->padded / 2), codes->padded,
+                   chunk.count, hunt->dots);
         take_rows(hunt, seeker, hunt->dots, chunk, hunt->search->topks[first + wanted[i]].k);
     }
 }

@@ -99,8 +99,8 @@ static void compare_products(const struct vex_list_kernels *kernels, const struc
         for (uint32_t q = 0; q < 5; q++) {
             assert_memory_equal(dots + (size_t)q * VEX_LIST_TILE_ROWS,
                                 expected + (size_t)q * VEX_LIST_TILE_ROWS, rows * sizeof(*dots));
-            int32_t by_row[VEX_LIST_TILE_ROWS + 3];
-            kernels->row_dots(in->codes, in->padded, rows, in->query[q], by_row);
+            int32_t by_row[VEX_LIST_TILE_ROWS];
+            vex_kernels_get()->scan->dots(in->query[q], in->codes, in->padded, rows, by_row);
             assert_memory_equal(by_row, expected + (size_t)q * VEX_LIST_TILE_ROWS,
                                 rows * sizeof(*dots));
         }
