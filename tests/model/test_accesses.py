@@ -25,10 +25,6 @@ FUNCTION = re.compile(
 )
 NAMED = re.compile(r"\bvex_[a-z0-9_]+\b")
 
-# What is known to fall short of the model, with the function that has to be called and who does not yet.
-# An entry that is no longer true fails.
-OPEN = {}
-
 
 class Tree:
     """The sources, some of them replaced by other text."""
@@ -44,22 +40,6 @@ class Tree:
 def functions_of(code):
     """[(offset of the body, name)] in the order of the source."""
     return [(match.end(), match[1]) for match in FUNCTION.finditer(code)]
-
-
-def body_of(code, name, matching_brace):
-    for offset, found in functions_of(code):
-        if found == name:
-            return code[offset : matching_brace(code, offset - 1)]
-    return ""
-
-
-def matching_brace(code, opening):
-    depth = 0
-    for offset in range(opening, len(code)):
-        depth += {"{": 1, "}": -1}.get(code[offset], 0)
-        if depth == 0:
-            return offset
-    return len(code)
 
 
 def accesses_of(tree, gate):
@@ -126,17 +106,6 @@ def check_names(tree, gate):
     return faults
 
 
-def check_open(tree, gate):
-    faults = []
-    for (path, function, called), reason in OPEN.items():
-        body = body_of(gate.Source(tree.root, path).code, function, matching_brace)
-        if not body or called in body:
-            faults.append(f"{path}: {function} calls {called} by now: strike it from OPEN")
-        else:
-            print(f"open: {path}: {function}: {reason}")
-    return faults
-
-
 # Each must be noticed: file, text, what it becomes.
 BREAKS = [
     ("shm/pin.h", "(&slot->pinned, 0, memory_order_acq_rel)", "(&slot->pinned, 0, memory_order_release)"),
@@ -175,7 +144,7 @@ def main():
     gate.LEXEME = csource.LEXEME
     table = table_of(arguments.model)
     tree = Tree(root)
-    faults = compare(tree, table, gate) + check_names(tree, gate) + check_open(tree, gate)
+    faults = compare(tree, table, gate) + check_names(tree, gate)
     faults = faults or check_breaks(root, table, gate)
     for fault in faults:
         print(fault)
