@@ -22,6 +22,7 @@
 #include "index/code_build.h"
 #include "index/exact.h"
 #include "tests/unit/hard_rows.h"
+#include "tests/unit/level.h"
 
 #define ROWS 96u
 #define QUERIES 6u
@@ -415,10 +416,8 @@ static void numbers_beyond_the_proof_keep_every_row(void **state)
 
 int main(void)
 {
-    const char *wanted = getenv("VEX_ISA");
-    if (wanted && *wanted && strcmp(vex_kernels_get()->name, wanted) != 0) {
-        print_message("skipped: this processor cannot run %s\n", wanted);
-        return 77;
+    if (level_is_missing()) {
+        return LEVEL_SKIPPED;
     }
     seed = vex_random_announce("test_index_bound");
     const struct CMUnitTest tests[] = {

@@ -22,6 +22,7 @@
 #include "index/exact.h"
 #include "index/graph_build.h"
 #include "tests/unit/hard_rows.h"
+#include "tests/unit/level.h"
 
 #define ROUNDS 16u
 #define QUERIES_MAX 24u
@@ -305,10 +306,8 @@ static void damaged_codes_do_no_harm(void **state)
 
 int main(void)
 {
-    const char *wanted = getenv("VEX_ISA");
-    if (wanted && *wanted && strcmp(vex_kernels_get()->name, wanted) != 0) {
-        print_message("skipped: this processor cannot run %s\n", wanted);
-        return 77;
+    if (level_is_missing()) {
+        return LEVEL_SKIPPED;
     }
     seed = vex_random_announce("test_index_code_scan");
     const struct CMUnitTest tests[] = {

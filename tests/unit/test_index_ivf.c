@@ -25,6 +25,7 @@
 #include "index/list_search.h"
 #include "tests/lib/random.h"
 #include "tests/unit/damage.h"
+#include "tests/unit/level.h"
 
 #define K 10u
 #define QUERIES 60u
@@ -905,10 +906,8 @@ static void building_wants_rows_in_the_order_of_lists(void **state)
 int main(void)
 {
     seed = vex_random_announce("test_index_ivf");
-    const char *level = getenv("VEX_ISA");
-    if (level && strcmp(vex_kernels_get()->name, level) != 0) {
-        print_message("this processor cannot run %s\n", level);
-        return 77;
+    if (level_is_missing()) {
+        return LEVEL_SKIPPED;
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_level_agrees_with_plain_c),

@@ -25,6 +25,7 @@
 #include "index/kmeans.h"
 #include "index/list_build.h"
 #include "tests/unit/hard_rows.h"
+#include "tests/unit/level.h"
 
 #define ROUNDS 150u
 #define PARTS_MAX 5u
@@ -291,10 +292,8 @@ static void every_kind_of_segment_serves_beside_the_others(void **state)
 
 int main(void)
 {
-    const char *wanted = getenv("VEX_ISA");
-    if (wanted && *wanted && strcmp(vex_kernels_get()->name, wanted) != 0) {
-        print_message("skipped: this processor cannot run %s\n", wanted);
-        return 77;
+    if (level_is_missing()) {
+        return LEVEL_SKIPPED;
     }
     seed = vex_random_announce("test_index_mixed");
     const struct CMUnitTest tests[] = {
